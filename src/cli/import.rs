@@ -55,47 +55,27 @@ fn yaml(arguments: &Import) -> Result<String, (Exit, String)> {
                 format!("{shown}: another format than the files before it"),
             ));
         }
-        if found == Format::Systemd {
-            files.extend(counterparts(&path, &text, &files));
-        }
-        units.push(Unit {
-            name: path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
+        let name = path.file_name().unwrap_or_default();
+        let unit = Unit {
+            name: name.to_string_lossy().into_owned(),
             text,
             drop_ins: drop_ins(&path),
-        });
+        };
+        if found == Format::Systemd {
+            // What belongs to it stands beside it.
+            let is_there = |name: &str| path.with_file_name(name).is_file();
+            for name in import::counterparts(&unit, is_there) {
+                let other = path.with_file_name(name);
+                if !files.contains(&other) {
+                    files.push(other);
+                }
+            }
+        }
+        units.push(unit);
     }
     // Without a file the parser of arguments has refused.
     let format = format.unwrap_or(Format::Systemd);
     import::import(format, &units).map_err(|message| (Exit::Configuration, message))
-}
-
-/// The service of a socket unit and the reverse, where they stand beside each other and are not named.
-fn counterparts(path: &Path, text: &str, known: &[PathBuf]) -> Vec<PathBuf> {
-    let (Some(stem), Some(end)) = (
-        path.file_stem().and_then(OsStr::to_str),
-        path.extension().and_then(OsStr::to_str),
-    ) else {
-        return Vec::new();
-    };
-    let names = match end {
-        "socket" => {
-            let named = text
-                .lines()
-                .filter_map(|line| line.trim().strip_prefix("Service="));
-            let mut names: Vec<String> = named.map(|name| name.trim().to_owned()).collect();
-            names.extend([format!("{stem}.service"), format!("{stem}@.service")]);
-            names
-        }
-        _ => vec![format!("{}.socket", stem.trim_end_matches('@'))],
-    };
-    let beside = names.iter().map(|name| path.with_file_name(name));
-    let found = beside.filter(|path| path.is_file() && !known.contains(path));
-    // A template is the service only if there is no other.
-    found.take(1).collect()
 }
 
 /// The drop-ins in the directory beside the unit, in the order of their names.

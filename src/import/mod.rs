@@ -88,6 +88,18 @@ pub fn format_of(path: &str, text: &str) -> Option<Format> {
     }
 }
 
+/// The names of the units that belong to this one, of those that are there: the service of a socket unit,
+/// the socket units of a service.
+pub fn counterparts(unit: &Unit, is_there: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut names = if unit.name.ends_with(".socket") {
+        vec![systemd_socket::service_file(unit)]
+    } else {
+        systemd::sockets_of(unit, &is_there)
+    };
+    names.retain(|name| is_there(name));
+    names
+}
+
 /// The YAML for these files, which `listend check` accepts.
 ///
 /// # Errors

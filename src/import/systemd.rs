@@ -26,6 +26,20 @@ pub(super) fn import(units: &[Unit]) -> Document {
     document
 }
 
+/// The names of the socket units of a service.
+pub(super) fn sockets_of(unit: &Unit, is_there: impl Fn(&str) -> bool) -> Vec<String> {
+    let keys = assignments(unit, "Service");
+    let mut names = words(last(&keys, "Sockets").unwrap_or_default());
+    let stem = stem(&unit.name);
+    let own = format!("{stem}.socket");
+    // A template has a socket unit that is one as well, or one that accepts.
+    names.push(match is_there(&own) {
+        true => own,
+        false => format!("{}.socket", stem.trim_end_matches('@')),
+    });
+    names
+}
+
 fn service(unit: &Unit, sockets: &[Socket], document: &mut Document) {
     let keys = assignments(unit, "Service");
     let mut worker = Entry::new(stem(&unit.name).trim_end_matches('@'));

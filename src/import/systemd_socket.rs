@@ -16,13 +16,30 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// The unit that it starts (systemd.socket(5)).
+    /// The unit that it starts.
     pub fn service_name(&self) -> String {
-        match (&self.service, stem(&self.unit)) {
-            (Some(name), _) => name.clone(),
-            (None, stem) if self.accept => format!("{stem}@.service"),
-            (None, stem) => format!("{stem}.service"),
-        }
+        service_name(&self.unit, self.service.as_deref(), self.accept)
+    }
+}
+
+/// The unit that a socket unit starts (systemd.socket(5)).
+fn service_name(unit: &str, service: Option<&str>, accept: bool) -> String {
+    match (service, stem(unit)) {
+        (Some(name), _) => name.to_owned(),
+        (None, stem) if accept => format!("{stem}@.service"),
+        (None, stem) => format!("{stem}.service"),
+    }
+}
+
+/// The file of the unit that a socket unit starts.
+pub(super) fn service_file(unit: &Unit) -> String {
+    let keys = assignments(unit, "Socket");
+    let accept = last(&keys, "Accept").is_some_and(is_true);
+    let name = service_name(&unit.name, last(&keys, "Service"), accept);
+    // An instance of a template is not a file.
+    match name.split_once('@') {
+        Some((template, _)) => format!("{template}@.service"),
+        None => name,
     }
 }
 

@@ -66,6 +66,50 @@ fn drop_ins_and_the_other_unit_are_found_beside_a_unit() {
 }
 
 #[test]
+fn a_unit_brings_those_that_belong_to_it_and_no_other() {
+    let dir = TempDir::new();
+    let files = [
+        ("ftp.socket", "[Socket]\nListenStream=21\nAccept=true\n"),
+        ("ftp.service", "[Service]\nExecStart=/bin/alone\n"),
+        ("ftp@.service", "[Service]\nExecStart=-/bin/each\n"),
+        ("log.socket", "[Socket]\nListenStream=22\n"),
+        (
+            "log-2.socket",
+            "[Socket]\nListenStream=23\nService=log.service\n",
+        ),
+        (
+            "log.service",
+            "[Service]\nExecStart=/bin/log\nSockets=log.socket log-2.socket\n",
+        ),
+        ("log@.service", "[Service]\nExecStart=/bin/other\n"),
+        ("log@.socket", "[Socket]\nListenStream=24\n"),
+    ];
+    for (name, text) in files {
+        fs::write(dir.path().join(name), text).expect("it is ours");
+    }
+    let yaml = |name: &str| {
+        let output = run(&[&dir.path().join(name)]);
+        assert!(output.status.success(), "{output:?}");
+        accepted(&String::from_utf8(output.stdout).expect("UTF-8"))
+    };
+    let ftp = yaml("ftp.socket");
+    assert!(
+        ftp.contains("/bin/each") && !ftp.contains("/bin/alone"),
+        "{ftp}"
+    );
+    let other = yaml("log@.service");
+    assert!(other.contains(":24") && !other.contains(":22"), "{other}");
+    for name in ["log-2.socket", "log.socket", "log.service"] {
+        let log = yaml(name);
+        assert!(
+            log.contains("/bin/log") && !log.contains("/bin/other"),
+            "{log}"
+        );
+        assert!(log.contains(":22") && log.contains(":23"), "{log}");
+    }
+}
+
+#[test]
 fn a_program_is_not_executed_and_what_is_unknown_is_said() {
     let dir = TempDir::new();
     let program = dir.path().join("ecosystem.config.js");
