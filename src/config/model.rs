@@ -289,6 +289,21 @@ impl Endpoint {
         )
     }
 
+    /// The address family of a socket (address_families(7)).
+    pub fn family(&self) -> Option<i32> {
+        use nix::libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, AF_VSOCK};
+        match self {
+            Endpoint::Inet { address, .. } if address.is_ipv4() => Some(AF_INET),
+            Endpoint::Inet { .. } => Some(AF_INET6),
+            Endpoint::Unix { .. } => Some(AF_UNIX),
+            Endpoint::Vsock { .. } => Some(AF_VSOCK),
+            Endpoint::Netlink { .. } => Some(AF_NETLINK),
+            Endpoint::Fifo { .. } | Endpoint::MessageQueue { .. } | Endpoint::Special { .. } => {
+                None
+            }
+        }
+    }
+
     /// The kind of socket, or other descriptor.
     pub fn kind(&self) -> SocketKind {
         match self {

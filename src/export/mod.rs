@@ -4,6 +4,7 @@
 //! the unit that lacks it. Pure: the caller has read the configuration, and writes the files.
 
 mod names;
+mod sandbox;
 mod service;
 mod socket;
 mod unit;

@@ -1,15 +1,14 @@
 //! A worker as a .service unit (systemd.service(5), systemd.exec(5)).
 
 use super::names::{accepts, listeners_of, socket_unit};
-use super::unit::{Unit, plain, quoted, span, yes};
+use super::sandbox::sandbox;
+use super::unit::{SERVICE, Unit, plain, quoted, span, yes};
 use crate::config::{
     Activation, Distribute, Endpoint, Hook, KillMode, Listener, NotifyAccess, OnFailure, Output,
     Piece, Ready, Reload, RestartPolicy, SocketRef, Success, Template, Worker, signal_name,
 };
 use crate::launch_spec::{LaunchSpec, Limit};
 use std::net::SocketAddr;
-
-const SERVICE: &str = "Service";
 
 /// How texts with placeholders become ones of systemd.
 struct Texts<'a> {
@@ -35,6 +34,7 @@ pub(super) fn unit(worker: &Worker, all: &[Listener]) -> Unit {
     user(&mut unit, worker);
     environment(&mut unit, worker, &texts);
     process(&mut unit, &worker.launch, &texts);
+    sandbox(&mut unit, worker, &texts.listeners);
     output(&mut unit, worker, &texts);
     ending(&mut unit, worker);
     restart(&mut unit, worker);
@@ -336,11 +336,6 @@ fn what_is_left(unit: &mut Unit, worker: &Worker) {
             worker.distribute.value == Distribute::Shards,
             "distribute: shards".to_owned(),
             "see ReusePort=; who waits at a closed socket is lost",
-        ),
-        (
-            worker.sandbox.is_some(),
-            "sandbox".to_owned(),
-            "write the directives of systemd.exec(5), which have the same names",
         ),
         (
             !worker.watch.is_empty(),

@@ -4,6 +4,9 @@ use crate::config::Rate;
 use std::fmt::Write;
 use std::time::Duration;
 
+/// The section of what a service is started with.
+pub(super) const SERVICE: &str = "Service";
+
 /// A unit file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {

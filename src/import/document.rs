@@ -12,6 +12,8 @@ pub(super) enum Value {
     Text(String),
     List(Vec<String>),
     Map(Vec<(String, String)>),
+    /// A mapping with a line for each key.
+    Block(Vec<(String, Value)>),
 }
 
 impl From<&str> for Value {
@@ -167,7 +169,14 @@ impl Document {
                     lines.extend(comments("    ", note));
                 }
                 for (key, value) in &entry.keys {
-                    lines.push(Line::written(4, format!("{key}: {}", shown(value))));
+                    let Value::Block(keys) = value else {
+                        lines.push(Line::written(4, format!("{key}: {}", shown(value))));
+                        continue;
+                    };
+                    lines.push(Line::written(4, format!("{key}:")));
+                    for (key, value) in keys {
+                        lines.push(Line::written(6, format!("{key}: {}", shown(value))));
+                    }
                 }
             }
         }
@@ -222,10 +231,10 @@ fn comment_out(lines: &mut [Line], errors: &[crate::report::Problem]) -> bool {
         let Some(line) = lines.get(first) else {
             continue;
         };
-        let is_key = line.indent == 4;
+        let (outer, is_table) = (line.indent, line.indent == 0);
         let end = lines[first + 1..]
             .iter()
-            .take_while(|line| !is_key && line.indent == 4)
+            .take_while(|line| !is_table && line.indent > outer)
             .count();
         for line in &mut lines[first..=first + end] {
             if line.refused.is_none() && !line.text.starts_with('#') {
@@ -294,6 +303,12 @@ fn shown(value: &Value) -> String {
                 })
                 .collect();
             format!("{{ {} }}", map.join(", "))
+        }
+        Value::Block(keys) => {
+            let keys = keys
+                .iter()
+                .map(|(key, value)| format!("{key}: {}", shown(value)));
+            keys.collect::<Vec<String>>().join(", ")
         }
     }
 }

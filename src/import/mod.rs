@@ -12,6 +12,7 @@ mod inetd;
 mod ini;
 mod pm2;
 mod procfile;
+mod sandbox;
 mod supervisord;
 mod systemd;
 mod systemd_keys;

@@ -1,6 +1,7 @@
 //! Units of systemd: .socket and .service (systemd.service(5), systemd.exec(5)).
 
 use super::document::{Document, Entry, Value, literal, with_variables};
+use super::sandbox::sandbox;
 use super::systemd_keys::{Meaning, meaning};
 use super::systemd_socket::{Socket, is_served_by, socket};
 use super::unit::{Unit, assignments, is_true, last, notes_of_unit, specifiers, stem, unresolved};
@@ -82,6 +83,7 @@ fn service(unit: &Unit, sockets: &[Socket], document: &mut Document) {
     let on_demand = !mine.is_empty() && !starts_at_boot(unit);
     restart(&keys, unit, &mut worker, on_demand);
     output(&keys, unit, &mut worker);
+    sandbox(&keys, unit, &mut worker);
     unresolved(&mut worker);
     document.workers.push(worker);
 }

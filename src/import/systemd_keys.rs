@@ -1,5 +1,7 @@
 //! What the assignments of a service unit (systemd.exec(5), systemd.service(5), systemd.kill(5)) mean here.
 
+use super::sandbox;
+
 /// What an assignment becomes.
 pub(super) enum Meaning {
     /// The key with the same value.
@@ -23,7 +25,7 @@ pub(super) enum Meaning {
 }
 
 const SANDBOX: &str =
-    "no equivalent in a worker; the unit of listend can have it, for all workers together";
+    "`sandbox` has no such key; the unit of listend can have it, for all workers together";
 const RESOURCES: &str = "listend has no control groups of workers; the unit of listend can have it";
 const FOLDERS: &str = "create the directory before, such as with tmpfiles.d(5)";
 const KEYRING: &str = "each worker has a session keyring of its own";
@@ -41,6 +43,7 @@ pub(super) fn meaning(key: &str) -> Meaning {
         "Nice" => Same("nice"),
         "OOMScoreAdjust" => Same("oom_score_adjust"),
         "IgnoreSIGPIPE" => Flag("ignore_sigpipe"),
+        "NonBlocking" => Flag("nonblocking"),
         "RuntimeDirectoryMode" => Mode("runtime_directory_mode"),
         "FileDescriptorStoreMax" => Same("fd_store"),
         "KillSignal" => Same("stop_signal"),
@@ -147,6 +150,7 @@ pub(super) fn meaning(key: &str) -> Meaning {
         | "ManagedOOMMemoryPressure"
         | "OOMPolicy"
         | "AllowedCPUs" => No(RESOURCES),
+        key if sandbox::is_key(key) => Elsewhere,
         key if is_sandbox(key) => No(SANDBOX),
         _ => No(NOT_HERE),
     }

@@ -70,9 +70,9 @@ fn a_socket_and_its_service() {
             "reload_signal: SIGHUP",
             "ready: notify",
             "activation: on-demand",
+            "private_tmp: true",
         ],
     );
-    assert!(yaml.contains("not translated: PrivateTmp=yes: "), "{yaml}");
     assert!(
         yaml.contains("not translated: FlushPending=yes: "),
         "{yaml}"
@@ -80,6 +80,74 @@ fn a_socket_and_its_service() {
     assert!(
         yaml.contains("not translated: After=network.target: "),
         "{yaml}"
+    );
+}
+
+#[test]
+fn the_sandbox_of_a_service() {
+    let text = "[Service]\nExecStart=/bin/app\nNoNewPrivileges=1\nPrivateTmp=yes\nPrivateDevices=on\nPrivateDevices=no\n\
+        ProtectSystem=yes\nProtectHome=read-only\nProtectProc=invisible\nProtectHostname=private\n\
+        ReadWritePaths=-+/var/lib/app \"/srv/a b\"\nReadWriteDirectories=/opt\nInaccessiblePaths=/home/%u\n\
+        CapabilityBoundingSet=cap_net_raw CAP_CHOWN\nCapabilityBoundingSet=~CAP_CHOWN\n\
+        RestrictAddressFamilies=AF_INET AF_UNIX AF_NONSENSE\nRestrictNamespaces=~user\n\
+        SystemCallFilter=@system-service nosuchcall\nSystemCallFilter=~@privileged @resources:EACCES\n\
+        SystemCallArchitectures=native\nDynamicUser=yes\nBindPaths=/a\n";
+    let yaml = made(Format::Systemd, &[("app.service", text)]);
+    has(
+        &yaml,
+        &[
+            "sandbox:",
+            "no_new_privileges: true",
+            "private_tmp: true",
+            "protect_system: true",
+            "protect_home: read-only",
+            "protect_proc: invisible",
+            "read_write_paths: [-/var/lib/app, \"/srv/a b\", /opt]",
+            "capabilities: [CAP_NET_RAW]",
+            "restrict_address_families: [AF_INET, AF_UNIX]",
+            "system_calls: [\"@system-service\", \"~@privileged\", \"~@resources\"]",
+            "# A forbidden system call fails with EPERM; systemd ends the process.",
+        ],
+    );
+    for lost in [
+        "ProtectHostname=private",
+        "InaccessiblePaths=/home/%u",
+        "RestrictAddressFamilies=AF_NONSENSE",
+        "RestrictNamespaces=~user",
+        "SystemCallFilter=nosuchcall",
+        "DynamicUser=yes",
+        "BindPaths=/a",
+    ] {
+        assert!(
+            yaml.contains(&format!("not translated: {lost}: ")),
+            "{lost}\n{yaml}"
+        );
+    }
+    assert!(!yaml.contains("private_devices"), "{yaml}");
+    let none = made(
+        Format::Systemd,
+        &[(
+            "app.service",
+            "[Service]\nExecStart=/bin/app\nCapabilityBoundingSet=CAP_CHOWN\nCapabilityBoundingSet=\n\
+             RestrictAddressFamilies=none\n",
+        )],
+    );
+    has(
+        &none,
+        &["capabilities: []", "restrict_address_families: [none]"],
+    );
+    // What one key has wrong takes that key alone.
+    let wrong = made(
+        Format::Systemd,
+        &[(
+            "app.service",
+            "[Service]\nExecStart=/bin/app\nProtectHome=maybe\nPrivateIPC=yes\n",
+        )],
+    );
+    has(&wrong, &["private_ipc: true"]);
+    assert!(
+        wrong.contains("# not translated: protect_home: maybe: "),
+        "{wrong}"
     );
 }
 

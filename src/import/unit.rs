@@ -35,6 +35,24 @@ pub(super) fn assignments(unit: &Unit, section: &str) -> Vec<(String, String)> {
     found
 }
 
+/// Whether the last assignment is an empty one.
+pub(super) fn is_emptied(unit: &Unit, section: &str, key: &str) -> bool {
+    let texts = std::iter::once(&unit.text).chain(&unit.drop_ins);
+    let sections = texts.flat_map(|text| ini::unit(text));
+    let keys = sections
+        .filter(|found| found.name == section)
+        .flat_map(|found| found.keys);
+    let last = keys.filter(|(name, _)| name == key).last();
+    last.is_some_and(|(_, value)| value.is_empty())
+}
+
+pub(super) fn is_false(text: &str) -> bool {
+    matches!(
+        text.to_ascii_lowercase().as_str(),
+        "0" | "no" | "n" | "false" | "f" | "off"
+    )
+}
+
 pub(super) fn is_true(text: &str) -> bool {
     matches!(
         text.to_ascii_lowercase().as_str(),

@@ -582,18 +582,9 @@ fn families<'p>(
     listeners: impl Iterator<Item = &'p ListenerPlan>,
     forwards: bool,
 ) -> BTreeSet<i32> {
-    use nix::libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, AF_VSOCK};
+    use nix::libc::{AF_INET, AF_INET6, AF_UNIX};
     let sockets = listeners.flat_map(|listener| &listener.sockets);
-    let families = sockets.filter_map(|socket| match &socket.endpoint {
-        config::Endpoint::Inet { address, .. } if address.is_ipv4() => Some(AF_INET),
-        config::Endpoint::Inet { .. } => Some(AF_INET6),
-        config::Endpoint::Unix { .. } => Some(AF_UNIX),
-        config::Endpoint::Vsock { .. } => Some(AF_VSOCK),
-        config::Endpoint::Netlink { .. } => Some(AF_NETLINK),
-        config::Endpoint::Fifo { .. }
-        | config::Endpoint::MessageQueue { .. }
-        | config::Endpoint::Special { .. } => None,
-    });
+    let families = sockets.filter_map(|socket| socket.endpoint.family());
     let of_servers = if forwards {
         &[AF_INET, AF_INET6, AF_UNIX][..]
     } else {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 macro_rules! flags {
-    ($($name:ident = $key:literal, $weight:literal, $by:literal, $without:literal;)*) => {
+    ($($name:ident = $key:literal, $directive:literal, $weight:literal, $by:literal, $without:literal;)*) => {
         /// A key of `sandbox:` that is `true` or `false`; with the name and the meaning that systemd.exec(5)
         /// has, where it has one.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -18,6 +18,11 @@ macro_rules! flags {
             /// The key in the configuration.
             pub const fn key(self) -> &'static str {
                 match self { $(Flag::$name => $key,)* }
+            }
+
+            /// The directive of systemd.exec(5) with this meaning; empty if it has none.
+            pub const fn directive(self) -> &'static str {
+                match self { $(Flag::$name => $directive,)* }
             }
 
             /// How much it counts for the score; 0 is no protection.
@@ -39,40 +44,40 @@ macro_rules! flags {
 }
 
 flags! {
-    NoNewPrivileges = "no_new_privileges", 8, "prctl(2)",
+    NoNewPrivileges = "no_new_privileges", "NoNewPrivileges", 8, "prctl(2)",
         "it can gain privileges by setuid programs";
-    PrivateNetwork = "private_network", 10, "network namespace, or seccomp and landlock",
+    PrivateNetwork = "private_network", "PrivateNetwork", 10, "network namespace, or seccomp and landlock",
         "it can open connections";
-    PrivateTmp = "private_tmp", 5, "mount namespace",
+    PrivateTmp = "private_tmp", "PrivateTmp", 5, "mount namespace",
         "it can read and change the temporary files of others";
-    PrivateDevices = "private_devices", 4, "mount namespace, or landlock",
+    PrivateDevices = "private_devices", "PrivateDevices", 4, "mount namespace, or landlock",
         "it can use the devices that its user may";
-    PrivateIpc = "private_ipc", 3, "IPC namespace",
+    PrivateIpc = "private_ipc", "PrivateIPC", 3, "IPC namespace",
         "it can use the shared memory, semaphores and message queues of others";
-    ProtectProcesses = "protect_processes", 6, "landlock",
+    ProtectProcesses = "protect_processes", "", 6, "landlock",
         "it can trace and signal other processes of its user";
-    ProtectKernelTunables = "protect_kernel_tunables", 4, "mount namespace, or landlock",
+    ProtectKernelTunables = "protect_kernel_tunables", "ProtectKernelTunables", 4, "mount namespace, or landlock",
         "it can change kernel settings, if its user may";
-    ProtectKernelModules = "protect_kernel_modules", 3, "seccomp",
+    ProtectKernelModules = "protect_kernel_modules", "ProtectKernelModules", 3, "seccomp",
         "it can load kernel modules, if its user may";
-    ProtectKernelLogs = "protect_kernel_logs", 2, "seccomp, and mount namespace or landlock",
+    ProtectKernelLogs = "protect_kernel_logs", "ProtectKernelLogs", 2, "seccomp, and mount namespace or landlock",
         "it can read the log of the kernel, if its user may";
-    ProtectClock = "protect_clock", 1, "seccomp",
+    ProtectClock = "protect_clock", "ProtectClock", 1, "seccomp",
         "it can set the clock, if its user may";
-    ProtectControlGroups = "protect_control_groups", 2, "mount namespace, or landlock",
+    ProtectControlGroups = "protect_control_groups", "ProtectControlGroups", 2, "mount namespace, or landlock",
         "it can change control groups, if its user may";
-    ProtectHostname = "protect_hostname", 1, "seccomp and UTS namespace",
+    ProtectHostname = "protect_hostname", "ProtectHostname", 1, "seccomp and UTS namespace",
         "it can change the host name, if its user may";
-    RestrictNamespaces = "restrict_namespaces", 5, "seccomp",
+    RestrictNamespaces = "restrict_namespaces", "RestrictNamespaces", 5, "seccomp",
         "it can make user namespaces, in which more of the kernel can be attacked";
-    RestrictRealtime = "restrict_realtime", 1, "seccomp",
+    RestrictRealtime = "restrict_realtime", "RestrictRealtime", 1, "seccomp",
         "it can take the processors for itself, if its user may";
-    RestrictSuidSgid = "restrict_suid_sgid", 2, "seccomp",
+    RestrictSuidSgid = "restrict_suid_sgid", "RestrictSUIDSGID", 2, "seccomp",
         "it can leave setuid files for others";
-    LockPersonality = "lock_personality", 1, "seccomp",
+    LockPersonality = "lock_personality", "LockPersonality", 1, "seccomp",
         "it can switch off the randomisation of addresses";
-    MemoryDenyWriteExecute = "memory_deny_write_execute", 3, "seccomp",
+    MemoryDenyWriteExecute = "memory_deny_write_execute", "MemoryDenyWriteExecute", 3, "seccomp",
         "it can execute what it has written to memory";
-    BestEffort = "best_effort", 0, "",
+    BestEffort = "best_effort", "", 0, "",
         "";
 }

@@ -16,7 +16,7 @@ mod view;
 pub use calls::{Calls, Term, numbers_of, resolve as resolve_calls};
 pub use families::{Families, Family};
 pub use flag::Flag;
-pub use model::{Named, Preset, ProtectHome, ProtectProc, ProtectSystem, Sandbox};
+pub use model::{DIRECTIVES, Named, Preset, ProtectHome, ProtectProc, ProtectSystem, Sandbox};
 pub use view::{Line, Score, lines, next_step, score};
 
 #[cfg(test)]

@@ -35,6 +35,19 @@ pub struct Sandbox {
     pub system_calls: Vec<Term>,
 }
 
+/// The keys that are not on or off, with the directives of systemd.exec(5) that have their meaning.
+pub const DIRECTIVES: &[(&str, &str)] = &[
+    ("capabilities", "CapabilityBoundingSet"),
+    ("protect_system", "ProtectSystem"),
+    ("protect_home", "ProtectHome"),
+    ("protect_proc", "ProtectProc"),
+    ("read_only_paths", "ReadOnlyPaths"),
+    ("read_write_paths", "ReadWritePaths"),
+    ("inaccessible_paths", "InaccessiblePaths"),
+    ("restrict_address_families", "RestrictAddressFamilies"),
+    ("system_calls", "SystemCallFilter"),
+];
+
 impl Sandbox {
     /// Whether this is on.
     pub fn has(&self, flag: Flag) -> bool {

@@ -28,8 +28,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["sys"]),
     ("config", &["handoff", "launch_spec", "report", "sandbox"]),
     ("host", &["config", "report", "sys", "walk"]),
-    ("import", &["config", "diagnose", "report"]),
-    ("export", &["config", "launch_spec"]),
+    ("import", &["config", "diagnose", "report", "sandbox"]),
+    ("export", &["config", "launch_spec", "sandbox"]),
     ("file_watch", &[]),
     (
         "plan",

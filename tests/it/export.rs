@@ -39,30 +39,45 @@ fn meaning(config: &Config) -> String {
         }
         listener.options.sort_by_key(|option| option.value.spec.key);
     }
+    for sandbox in config.workers.iter_mut().flat_map(|one| &mut one.sandbox) {
+        // What it stands for is written out.
+        sandbox.value.preset = None;
+    }
     to_yaml(&config).expect("YAML")
 }
 
-/// Exports the YAML and imports it again: what comes back is exported as the same units, and read as the
-/// same configuration, however often. The units.
+fn back(units: &[Unit]) -> String {
+    let all = units.iter().map(|unit| import::Unit {
+        name: unit.name.clone(),
+        text: unit.text(),
+        drop_ins: Vec::new(),
+    });
+    import(Format::Systemd, &all.collect::<Vec<_>>()).expect("YAML")
+}
+
+/// Exports the YAML, which says nothing that units cannot say, and imports it again: what comes back is
+/// read as the same configuration. The units.
 pub fn round_trip(yaml: &str) -> Vec<Unit> {
     let first = config(yaml);
     let units = systemd(&first);
-    let back = |units: &[Unit]| -> String {
-        let all: Vec<import::Unit> = units
-            .iter()
-            .map(|unit| import::Unit {
-                name: unit.name.clone(),
-                text: unit.text(),
-                drop_ins: Vec::new(),
-            })
-            .collect();
-        import(Format::Systemd, &all).expect("YAML")
-    };
     let text = back(&units);
     let second = config(&text);
     assert_eq!(
         meaning(&second),
         meaning(&first),
+        "\n{yaml}\n{text}\n{units:#?}"
+    );
+    units
+}
+
+/// Exports the YAML and imports it again: nothing is lost but what the first export has lost. The units.
+pub fn settles(yaml: &str) -> Vec<Unit> {
+    let units = systemd(&config(yaml));
+    let once = config(&back(&units));
+    let text = back(&systemd(&once));
+    assert_eq!(
+        meaning(&config(&text)),
+        meaning(&once),
         "\n{yaml}\n{text}\n{units:#?}"
     );
     units
@@ -133,6 +148,7 @@ workers:
     limits: { nofile: "1024:4096", core: unlimited }
     umask: "0027"
     nice: 5
+    nonblocking: true
     working_directory: /srv/app
     ready: notify
     watchdog: 10s
@@ -142,6 +158,15 @@ workers:
     reload_signal: SIGHUP
     before_start: [/usr/bin/check, now]
     restart: { policy: on-failure, backoff: 2s, limit: 3 in 1m, success_exit_status: [3] }
+    sandbox:
+      preset: strict
+      protect_processes: false
+      protect_home: tmpfs
+      memory_deny_write_execute: true
+      read_write_paths: [/var/lib/app, "-/var/cache/a b"]
+      inaccessible_paths: [/srv/secrets]
+      restrict_address_families: [AF_UNIX, AF_INET]
+      system_calls: ["~@mount", ptrace]
   echo:
     command: /bin/cat
     listeners: [echo]
@@ -154,6 +179,7 @@ workers:
     listeners: [log]
     activation: on-demand
     restart: on-failure
+    sandbox: { capabilities: ["~CAP_SYS_ADMIN"], restrict_address_families: none, protect_system: true }
 "#;
 
 #[test]
@@ -176,6 +202,15 @@ fn what_systemd_can_say_comes_back() {
         "Sockets=web.socket local.socket\n",
         "Environment=\"A=1 2\"\n",
         "WantedBy=multi-user.target\n",
+        "\nProtectSystem=strict\n",
+        "\nProtectHome=tmpfs\n",
+        "\nPrivateIPC=yes\n",
+        "\nRestrictSUIDSGID=yes\n",
+        "\nCapabilityBoundingSet=\n",
+        "\nReadWritePaths=\"-/var/cache/a b\"\n",
+        "\nRestrictAddressFamilies=AF_UNIX AF_INET\n",
+        "\nSystemCallFilter=@system-service\nSystemCallFilter=~@keyring ",
+        " @mount\nSystemCallFilter=ptrace\nSystemCallErrorNumber=EPERM\n",
         "# not translated: rollout: ",
     ] {
         assert!(app.contains(line), "{line}{app}");
@@ -196,6 +231,7 @@ workers:
     instances: 4
     handoff: nginx
     ready: accepting
+    sandbox: { preset: sealed, protect_home: true, read_write_paths: [/home/app] }
   other: { command: [/usr/bin/other], listeners: [web], nonblocking: true }
 metrics: 127.0.0.1:9464
 ";
@@ -209,6 +245,10 @@ metrics: 127.0.0.1:9464
         "# not translated: ready: accepting all: ",
         "# not translated: {instance} in command: ",
         "# not translated: web, metrics: ",
+        "# not translated: protect_processes: ",
+        "# not translated: read_write_paths: /home/app in a hidden directory: ",
+        "\nPrivateNetwork=yes\n",
+        "\nRestrictAddressFamilies=AF_UNIX\n",
         "# `other` takes it as well; clients start `app` alone.\n",
         "ExecStart=/usr/bin/app 3 8080 {instance}\n",
     ] {
@@ -242,7 +282,7 @@ fn the_units_are_printed_or_written_and_nothing_is_overwritten() {
     let world = World::new();
     world.write("app.yaml", WHOLE);
     let printed = world
-        .finish(["export", "systemd", "-c", "$DIR/app.yaml"])
+        .finish(["export", "systemd", "$DIR/app.yaml"])
         .expect_code(0);
     assert!(
         printed.stdout.starts_with("# --- web.socket ---\n"),
