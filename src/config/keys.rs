@@ -440,6 +440,16 @@ pub(super) fn hint(table: &[Key], name: &str) -> Option<String> {
     (is(WORKER) && has(LISTENER)).then(|| "it is a key of a listener".to_owned())
 }
 
+/// The keys that `table` does not have, but belong elsewhere or are another program's, with what to write.
+pub(super) fn foreign(table: &'static [Key]) -> impl Iterator<Item = (&'static str, String)> {
+    let of_others = FOREIGN.iter().flat_map(|(_, names, _)| *names).copied();
+    let below = BELOW.iter().map(|(name, _)| *name);
+    let of_ours = [LISTENER, WORKER].into_iter().flatten().map(|key| key.name);
+    let all = of_others.chain(below).chain(of_ours);
+    let missing = all.filter(|name| !table.iter().any(|key| key.name == *name));
+    missing.filter_map(|name| Some((name, hint(table, name)?)))
+}
+
 /// The key of `table` whose mapping has the key `name`, which was written one level above.
 fn one_level_below(table: &[Key], name: &str) -> Option<&'static str> {
     let (_, home) = BELOW.iter().find(|(key, _)| *key == name)?;

@@ -24,7 +24,6 @@ const NAME: &str = "^[!-.0-9;<>-z|~]{1,255}$";
 pub fn schema() -> Value {
     let mut file = mapping(keys::TOP);
     file["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
-    file["title"] = json!("listend");
     file["description"] = json!("A configuration of listend; see listend.yaml(5).");
     // An empty file is one, too.
     file["type"] = json!(["object", "null"]);
@@ -48,19 +47,21 @@ pub fn schema() -> Value {
     }
     let mut worker = defaults.clone();
     // With `forward` the server may be one that runs elsewhere.
-    worker["anyOf"] = json!([{"required": ["command"]}, {"required": ["forward"]}]);
+    worker["if"] = json!({"required": ["forward"]});
+    worker["else"] = json!({"required": ["command"]});
+    worker["description"] = json!("a program, and the listeners that it gets");
     file["$defs"] = json!({
         "defaults": defaults,
-        "listener": any_of([one_or_more(text()), defined("listener_keys")]),
+        "listener": keys_or("listener_keys", one_or_more(text())),
         "listener_keys": mapping(keys::LISTENER),
         "worker": worker,
         "restart": mapping(keys::RESTART),
         "rollout": mapping(keys::ROLLOUT),
         "idle_unless": mapping(keys::IDLE_UNLESS),
-        "sandbox": any_of([sandbox_preset(&["none"]), defined("sandbox_keys")]),
+        "sandbox": keys_or("sandbox_keys", sandbox_preset(&["none"])),
         "sandbox_keys": mapping(keys::SANDBOX),
         "instances_keys": mapping(keys::INSTANCES),
-        "hook": any_of([command(), defined("hook_keys")]),
+        "hook": keys_or("hook_keys", command()),
         "hook_keys": mapping(keys::HOOK),
         "forward_keys": mapping(keys::FORWARD),
     });
@@ -68,9 +69,15 @@ pub fn schema() -> Value {
 }
 
 /// A mapping with the keys of a table.
-fn mapping(table: &[Key]) -> Value {
+fn mapping(table: &'static [Key]) -> Value {
     let properties = table.iter();
     let properties = properties.map(|key| (key.name.to_owned(), property(table, key)));
+    // An editor says what was meant, and does not offer it.
+    let others = keys::foreign(table).map(|(name, hint)| {
+        let nothing = json!({"enum": [], "errorMessage": hint, "doNotSuggest": true});
+        (name.to_owned(), nothing)
+    });
+    let properties = others.chain(properties);
     let mut mapping = json!({
         "type": "object",
         "additionalProperties": false,
@@ -87,13 +94,18 @@ fn mapping(table: &[Key]) -> Value {
 fn property(table: &[Key], key: &Key) -> Value {
     // A test holds that there is a form for each key.
     let mut value = value_of(table, key.name).unwrap_or_else(|| json!({}));
-    value["description"] = match key.default {
-        "" => json!(key.doc),
-        default => json!(format!("{} (default: {default})", key.doc)),
-    };
     if let Some(default) = as_value(key.default, &value) {
         value["default"] = default;
     }
+    let description = match key.default {
+        "" => key.doc.to_owned(),
+        default => format!("{} (default: {default})", key.doc),
+    };
+    if description.contains('`') {
+        // Of yaml-language-server, which shows the other one as it is written.
+        value["markdownDescription"] = json!(description);
+    }
+    value["description"] = json!(description);
     value
 }
 
@@ -102,6 +114,9 @@ fn as_value(default: &str, of: &Value) -> Option<Value> {
     let words = of["enum"].as_array();
     let is_word = words.is_some_and(|words| words.contains(&json!(default)));
     let is_scalar = || scalar::duration("", default).is_ok() || scalar::rate("", default).is_ok();
+    if *of == mode() {
+        return scalar::mode("", default).is_ok().then(|| json!(default));
+    }
     match serde_json::from_str(default) {
         Ok(value @ (Value::Bool(_) | Value::Number(_))) => Some(value),
         _ if is_word || is_scalar() && default != "none" => Some(json!(default)),
@@ -126,7 +141,7 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
             one_or_more(matching("^-?/"))
         }
         flag if Flag::ALL.iter().any(|one| one.key() == flag) => boolean(),
-        "forward" => any_of([text(), defined("forward_keys")]),
+        "forward" => keys_or("forward_keys", text()),
         "to" => text(),
         "connect_timeout" => duration(&[]),
         "drain" => duration(&[]),
@@ -152,7 +167,7 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
         | "supplementary_groups" => one_or_more(text()),
         "backlog" => integer(1, i32::MAX.into(), &[]),
         "fd_store" => integer(0, 1024, &[]),
-        "instances" => any_of([integer(1, 10_000, &[]), defined("instances_keys")]),
+        "instances" => keys_or("instances_keys", integer(1, 10_000, &[])),
         "parallel" | "min" | "max" => integer(1, 10_000, &[]),
         "scale_up_at" => integer(0, 1_000_000, &[]),
         "nice" => integer(-20, 19, &[]),
@@ -170,10 +185,14 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
         }
         "cool_down" => duration(&["never"]),
         "watchdog" => duration(&["off"]),
-        "accept_rate" | "limit" | "trigger_limit" => {
-            matching(&format!(r"^(none|\s*[0-9]+\s+in\s+{DURATION}\s*)$"))
-        }
-        "backoff" => matching(&format!(r"^{DURATION}\s*(\.\.\s*{DURATION})?$")),
+        "accept_rate" | "limit" | "trigger_limit" => told(
+            matching(&format!(r"^(none|\s*[0-9]+\s+in\s+{DURATION}\s*)$")),
+            "write a number and a duration, such as `10 in 3m`, or `none`",
+        ),
+        "backoff" => told(
+            matching(&format!(r"^{DURATION}\s*(\.\.\s*{DURATION})?$")),
+            "write two durations, such as `100ms..30s`, or one",
+        ),
         "activation" => json!({"enum": ["eager", "on-demand", "per-connection"]}),
         "kill_mode" => json!({"enum": ["process", "group"]}),
         "notify_access" => json!({"enum": ["main", "all"]}),
@@ -182,8 +201,8 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
         "overflow" => json!({"enum": ["wait", "close"]}),
         "policy" => policy(),
         "resolve" => json!({"enum": ["at-start", "at-reload"]}),
-        "restart" => any_of([policy(), defined("restart")]),
-        "rollout" => defined("rollout"),
+        "restart" => keys_or("restart", policy()),
+        "rollout" => a_mapping("rollout"),
         "handoff" => one_or_more(one_of(handoff::ALL.iter().map(|dialect| dialect.keyword))),
         "preset" => one_of(preset::ALL.iter().flat_map(|preset| {
             let synonyms = preset.synonyms.iter().copied();
@@ -195,8 +214,8 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
             matching(r"^fd\s+[0-9]+$"),
         ]),
         "output" => any_of([
-            json!({"enum": ["inherit", "null", "tag", "tag-json", "journal", null]}),
-            matching("^file:"),
+            json!({"enum": ["inherit", "tag", "tag-json", "journal", null]}),
+            matching("^(null$|file:)"),
         ]),
         "reload_signal" | "stop_signal" => signal(),
         "command" => command(),
@@ -206,7 +225,7 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
         "runtime_directory" => matching("^[^/]"),
         "working_directory" => matching(r"^(/|\{runtime_dir\})"),
         "metrics" | "web" => defined("listener"),
-        "defaults" => defined("defaults"),
+        "defaults" => a_mapping("defaults"),
         "listeners" | "workers" => one_or_more(matching(NAME)),
         "environment" => json!({
             "type": "object",
@@ -240,6 +259,29 @@ fn defined(name: &str) -> Value {
     json!({"$ref": format!("#/$defs/{name}")})
 }
 
+/// Keys, or something shorter. Not `anyOf`: an editor would not know which of both was meant, and
+/// would not say which key is wrong.
+fn keys_or(keys: &str, other: Value) -> Value {
+    let mut value = json!({"if": {"type": "object"}, "then": defined(keys)});
+    // Editors do not look at `else` before there is a value.
+    if let Some(words) = other.get("enum") {
+        value["examples"] = words.clone();
+    }
+    value["else"] = other;
+    value
+}
+
+/// A mapping that an editor begins without keys.
+fn a_mapping(name: &str) -> Value {
+    json!({"type": "object", "allOf": [defined(name)]})
+}
+
+/// What yaml-language-server says where it does not hold.
+fn told(mut schema: Value, message: &str) -> Value {
+    schema["errorMessage"] = json!(message);
+    schema
+}
+
 fn any_of<const N: usize>(forms: [Value; N]) -> Value {
     json!({"anyOf": forms.to_vec()})
 }
@@ -263,47 +305,58 @@ fn matching(pattern: &str) -> Value {
 }
 
 fn boolean() -> Value {
-    json!({"type": ["boolean", "string"], "pattern": "^(true|false)$"})
+    let schema = json!({"type": ["boolean", "string"], "pattern": "^(true|false)$"});
+    told(schema, "write `true` or `false`")
 }
 
 fn integer(min: i64, max: i64, words: &[&str]) -> Value {
+    let or: String = words.iter().map(|word| format!(", or `{word}`")).collect();
     let words: String = words.iter().map(|word| format!("|{word}")).collect();
-    json!({
-        "type": ["integer", "string"],
+    // An editor begins with a value of the first type: with 0, if that is a number.
+    let schema = json!({
+        "type": ["string", "integer"],
         "minimum": min,
         "maximum": max,
         "pattern": format!("^(-?(0|[1-9][0-9]*){words})$"),
-    })
+    });
+    told(schema, &format!("write a number from {min} to {max}{or}"))
 }
 
 /// As a number only 0 is one: the others need a unit.
 fn duration(words: &[&str]) -> Value {
+    let or: String = words.iter().map(|word| format!(", or `{word}`")).collect();
     let words: String = words.iter().map(|word| format!("|{word}")).collect();
-    json!({
+    let message = format!("write a duration with its unit, such as `30s` or `1h30m`{or}");
+    let schema = json!({
         "type": ["string", "integer"],
-        "minimum": 0,
-        "maximum": 0,
         "pattern": format!("^({DURATION}{words})$"),
-    })
+        "if": {"type": "integer"},
+        "then": told(json!({"enum": [0]}), &message),
+    });
+    told(schema, &message)
 }
 
 /// Permission bits. As a number `0660` is 660 in YAML 1.2, and 432 in YAML 1.1.
 fn mode() -> Value {
-    json!({
-        "type": ["integer", "string"],
+    let schema = json!({
+        "type": ["string", "integer"],
         "minimum": 0,
         "maximum": 777,
         "pattern": "^(0o)?0*[0-7]{1,3}$",
-    })
+    });
+    told(schema, "write permission bits in octal, such as `0660`")
 }
 
 fn size(pattern: &str) -> Value {
-    json!({"type": ["integer", "string"], "minimum": 0, "pattern": format!("^({pattern})$")})
+    let schema =
+        json!({"type": ["string", "integer"], "minimum": 0, "pattern": format!("^({pattern})$")});
+    told(schema, "write a number of bytes, or one with K, M, G or T")
 }
 
 fn limit() -> Value {
     let one = "([0-9]+[KMGT]?|unlimited)";
-    size(&format!("{one}(:{one})?"))
+    let message = "write a limit, `unlimited`, or SOFT:HARD";
+    told(size(&format!("{one}(:{one})?")), message)
 }
 
 fn sandbox_preset(others: &[&'static str]) -> Value {
@@ -325,13 +378,17 @@ fn signal() -> Value {
         .filter_map(|signal| signal.as_str().strip_prefix("SIG"))
         .collect();
     let names = names.join("|");
-    json!({
+    let schema = json!({
         "type": ["string", "integer"],
         "minimum": 1,
         "maximum": 64,
         "pattern": format!(r"^((SIG)?({names}|RTMIN(\+[0-9]+)?|RTMAX(-[0-9]+)?)|[0-9]+)$"),
         "examples": ["SIGTERM", "SIGQUIT", "SIGHUP", "SIGINT", "SIGUSR1", "SIGUSR2"],
-    })
+    });
+    told(
+        schema,
+        "write the name of a signal, such as `SIGTERM`, or its number",
+    )
 }
 
 /// A list of words, or one text that is split as a shell would.

@@ -2,6 +2,7 @@
 
 mod activation;
 mod defaults;
+mod editor;
 mod errors;
 mod lifecycle;
 mod reading;

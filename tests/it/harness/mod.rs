@@ -320,6 +320,14 @@ pub fn tool(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// Where the scripts put what they install.
+pub fn cache() -> PathBuf {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let home = || variable("HOME").unwrap_or_else(|| "/root".into());
+    let base = || variable("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache"));
+    variable("LISTEND_CACHE").unwrap_or_else(|| base().join("listend"))
+}
+
 /// A program on this machine; if it is missing, the test is skipped.
 pub fn require_tool(name: &str) -> Option<PathBuf> {
     let found = tool(name);

@@ -23,11 +23,7 @@ pub enum Source {
 
 /// Where scripts/server-setup puts what it installs.
 pub fn cache() -> PathBuf {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    let home = || variable("HOME").unwrap_or_else(|| "/root".into());
-    let base = || variable("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache"));
-    let ours = variable("LISTEND_CACHE").unwrap_or_else(|| base().join("listend"));
-    ours.join("servers")
+    crate::harness::cache().join("servers")
 }
 
 impl Source {
