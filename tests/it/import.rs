@@ -1,5 +1,7 @@
 //! `listend import`: what other supervisors have becomes YAML that `listend check` accepts.
 
+mod debian;
+
 use crate::harness::{TempDir, listend_path, skip};
 use listend::config::{SourceFile, read};
 use listend::import::{FORMATS, Format, Unit, format_of, import};
