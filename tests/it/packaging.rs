@@ -559,7 +559,10 @@ fn the_rpm_holds_what_is_installed() {
             "{wanted} is missing: {packaged}"
         );
     }
-    assert_eq!(query("--configfiles").trim(), "/etc/listend/listend.yaml");
+    let configured = query("--configfiles");
+    let configured: Vec<&str> = configured.lines().collect();
+    let wanted = ["/etc/listend/conf.d/README", "/etc/listend/listend.yaml"];
+    assert_eq!(configured, wanted);
     let scripts = query("--scripts");
     for wanted in [
         "postinstall",
