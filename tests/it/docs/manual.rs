@@ -723,7 +723,7 @@ fn daemons_of_the_readme_serve_and_stop() {
     let bin = bin(&world);
     for (line, script) in blocks("sh daemon") {
         for command in script.lines() {
-            let command = command.replace("cargo run --release --", "listend");
+            let command = command.replace("cargo run --profile quick --", "listend");
             let mut words = command.split_whitespace();
             assert_eq!(words.next(), Some("listend"), "README.md:{line}: {command}");
             let mut start = Start::new(words);
