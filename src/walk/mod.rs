@@ -589,8 +589,54 @@ pub fn handle_on(path: &Path) -> Result<(OwnedFd, FileStat), Refused> {
                 why: None,
             });
     }
+    if let Some(found) = without_links(path)? {
+        return Ok(found);
+    }
     let end = end_of(path)?;
     end.found.ok_or_else(|| end.place.refused(Errno::ENOENT))
+}
+
+/// The same for a path that has no link in it, whoever could have made one: most have none, and then nothing else
+/// needs to be known of its folders. `None` where that is not so.
+fn without_links(path: &Path) -> Result<Option<(OwnedFd, FileStat)>, Refused> {
+    if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+        return Ok(None);
+    }
+    let folder = HANDLE | OFlag::O_DIRECTORY;
+    let Ok(mut here) = open("/", folder, Mode::empty()) else {
+        return Ok(None);
+    };
+    let mut gone = PathBuf::from("/");
+    let mut rest = path
+        .strip_prefix("/")
+        .unwrap_or(path)
+        .components()
+        .peekable();
+    while let Some(part) = rest.next() {
+        gone.push(part);
+        let opened = match openat(&here, part.as_os_str(), folder, Mode::empty()) {
+            Err(Errno::ENOTDIR) if rest.peek().is_none() => {
+                openat(&here, part.as_os_str(), HANDLE, Mode::empty())
+            }
+            opened => opened,
+        };
+        here = match opened {
+            Ok(next) => next,
+            Err(Errno::ENOENT) => {
+                return Err(Refused {
+                    path: gone,
+                    errno: Errno::ENOENT,
+                    why: None,
+                });
+            }
+            Err(_) => return Ok(None),
+        };
+    }
+    let is_link = |file: &FileStat| file.st_mode & libc::S_IFMT == libc::S_IFLNK;
+    Ok(fstat(&here)
+        .ok()
+        .filter(|file| !is_link(file))
+        .map(|file| (here, file)))
 }
 
 /// Finds a file that nobody else can exchange, links followed, and gives a handle on it (O_PATH).

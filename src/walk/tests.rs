@@ -2,7 +2,7 @@ use super::*;
 use nix::sys::stat::{SFlag, makedev, mknod};
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A user that there is not.
@@ -348,4 +348,40 @@ fn their_rights_are_laid_down_again() {
     assert_eq!(THEIRS.act(|| fs::read(&path).is_err()), Some(true));
     assert_eq!(fs::read(&path).unwrap(), b"secret\n");
     assert_eq!(getgroups().unwrap(), groups);
+}
+
+#[test]
+fn a_handle_is_on_what_is_there_and_not_where_their_links_lead() {
+    let Some(ground) = Ground::new() else { return };
+    ground.file("file", "ours", 0o644);
+    ground.link("file", "ours");
+    ground.link("theirs", "way");
+    ground.file("theirs/file", "theirs", 0o644);
+    ground.link("file", "theirs/link");
+    let inode = |name: &str| fs::metadata(ground.at(name)).unwrap().ino();
+    for (path, wanted) in [
+        ("file", "file"),
+        ("ours", "file"),
+        ("way/file", "theirs/file"),
+        ("theirs/file", "theirs/file"),
+        ("theirs", "theirs"),
+        ("theirs/..", "."),
+    ] {
+        let (handle, file) = handle_on(&ground.at(path)).unwrap();
+        assert_eq!(file.st_ino, inode(wanted), "{path}");
+        assert_eq!(fstat(&handle).unwrap().st_ino, file.st_ino);
+    }
+    assert!(matches!(
+        why(handle_on(&ground.at("theirs/link"))),
+        Some(Why::Link(_))
+    ));
+    for (path, missing) in [("none/below", "none"), ("theirs/none", "theirs/none")] {
+        let refused = handle_on(&ground.at(path)).unwrap_err();
+        assert_eq!(
+            (refused.errno, refused.path),
+            (Errno::ENOENT, ground.at(missing))
+        );
+    }
+    let refused = handle_on(&ground.at("file/below")).unwrap_err();
+    assert_eq!(refused.errno, Errno::ENOTDIR);
 }
