@@ -138,6 +138,19 @@ resources! {
     Stack = "stack", RLIMIT_STACK;
 }
 
+impl Resource {
+    /// What getrlimit(2) takes, for those whose limit may be too low for a program that only sets a process up.
+    pub const fn of_setting_up(self) -> Option<nix::sys::resource::Resource> {
+        use nix::sys::resource::Resource as Of;
+        match self {
+            Resource::As => Some(Of::RLIMIT_AS),
+            Resource::Data => Some(Of::RLIMIT_DATA),
+            Resource::Nofile => Some(Of::RLIMIT_NOFILE),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! seccomp(2): the calls that are forbidden, and those that are permitted.
 
+use super::by_number::{self, Answer};
 use super::order::Order;
 use super::outcome::{Outcome, failure};
 use super::spaces::Spaces;
@@ -11,11 +12,15 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch, apply_filter,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+const EPERM: u16 = libc::EPERM.unsigned_abs() as u16;
+const EAFNOSUPPORT: u16 = libc::EAFNOSUPPORT.unsigned_abs() as u16;
+const ENOSYS: u16 = libc::ENOSYS.unsigned_abs() as u16;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Installs the filters, the one that permits least as the last: what comes after it is execve(2).
+/// Installs the filters, the one that may forbid seccomp(2) as the last: what comes after it is execve(2).
 pub(super) fn install(order: &Order, spaces: &Spaces) -> Outcome {
     let failed = |error: &dyn std::fmt::Display| {
         failure(
@@ -40,72 +45,57 @@ fn programs(
     spaces: &Spaces,
     target: TargetArch,
 ) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
-    let refuse = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
+    let (answers, others) = by_number(sandbox, spaces);
+    // What is refused whatever the arguments needs no look at them.
+    let passes = |call: &i64| answers.get(call).copied().unwrap_or(others).is_none();
     let mut programs = Vec::new();
-    let mut add = |rules: Rules, others: SeccompAction, these: SeccompAction| {
-        if rules.is_empty() && others == SeccompAction::Allow {
-            return Ok(());
-        }
-        let filter = SeccompFilter::new(rules, others, these, target)?;
-        programs.push(BpfProgram::try_from(filter)?);
-        Ok::<_, seccompiler::BackendError>(())
-    };
-    // What these programs are told is in memory, where a filter cannot look: C libraries use the former call.
-    add(unknown(sandbox), SeccompAction::Allow, refuse(libc::ENOSYS))?;
-    add(
-        forbidden(sandbox, spaces)?,
-        SeccompAction::Allow,
-        refuse(libc::EPERM),
-    )?;
-    let always = |numbers: std::collections::BTreeSet<i64>| -> Rules {
-        numbers
-            .into_iter()
-            .map(|number| (number, Vec::new()))
-            .collect()
-    };
-    match resolve_calls(&sandbox.system_calls) {
-        None => {}
-        Some(Calls::Only(named)) => {
-            add(always(named), refuse(libc::EPERM), SeccompAction::Allow)?;
-        }
-        Some(Calls::AllBut(named)) => {
-            add(always(named), SeccompAction::Allow, refuse(libc::EPERM))?;
+    for (mut rules, errno) in [
+        (by_arguments(sandbox)?, EPERM),
+        // Programs go on without what the machine has not.
+        (by_family(sandbox, spaces)?, EAFNOSUPPORT),
+    ] {
+        rules.retain(|call, _| passes(call));
+        if !rules.is_empty() {
+            let refuse = SeccompAction::Errno(errno.into());
+            let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, target)?;
+            programs.push(BpfProgram::try_from(filter)?);
         }
     }
-    if !programs.is_empty() && cfg!(target_arch = "x86_64") {
-        programs.insert(0, without_x32());
+    if programs.is_empty() && others.is_none() && answers.values().all(Option::is_none) {
+        return Ok(programs);
     }
+    programs.push(by_number::program(&answers, others, target));
     Ok(programs)
 }
 
-/// The calls of the x32 ABI, which are the others with a bit in their number, and would pass by their filters.
-fn without_x32() -> BpfProgram {
-    const X32: u32 = 0x4000_0000;
-    let step = |code: u32, jt: u8, jf: u8, k: u32| seccompiler::sock_filter {
-        code: code as u16,
-        jt,
-        jf,
-        k,
+/// The answers that depend on nothing but the call, and the one to all others.
+fn by_number(sandbox: &Sandbox, spaces: &Spaces) -> (BTreeMap<i64, Answer>, Answer) {
+    let (named, of_named, others) = match resolve_calls(&sandbox.system_calls) {
+        None => (BTreeSet::new(), None, None),
+        Some(Calls::Only(named)) => (named, None, Some(EPERM)),
+        Some(Calls::AllBut(named)) => (named, Some(EPERM), None),
     };
-    let refused = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
-    vec![
-        // The number is the first word of struct seccomp_data.
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, X32),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, refused),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ]
+    let mut answers: BTreeMap<i64, Answer> =
+        named.into_iter().map(|call| (call, of_named)).collect();
+    let whole = whole(sandbox, spaces).into_iter();
+    answers.extend(whole.map(|call| (call, Some(EPERM))));
+    answers.extend(
+        unknown(sandbox)
+            .into_iter()
+            .map(|call| (call, Some(ENOSYS))),
+    );
+    (answers, others)
 }
 
-fn unknown(sandbox: &Sandbox) -> Rules {
-    let mut rules = Rules::new();
-    if sandbox.has(Flag::RestrictNamespaces) {
-        rules.insert(libc::SYS_clone3, Vec::new());
-    }
-    if sandbox.has(Flag::RestrictSuidSgid) {
-        rules.insert(libc::SYS_openat2, Vec::new());
-    }
-    rules
+/// The calls that are told to be missing. What they are told to do is in memory, where a filter cannot look: C
+/// libraries use the former call.
+fn unknown(sandbox: &Sandbox) -> Vec<i64> {
+    let calls = [
+        (Flag::RestrictNamespaces, libc::SYS_clone3),
+        (Flag::RestrictSuidSgid, libc::SYS_openat2),
+    ];
+    let calls = calls.into_iter().filter(|(flag, _)| sandbox.has(*flag));
+    calls.map(|(_, call)| call).collect()
 }
 
 /// A condition on an argument of 32 bits.
@@ -130,8 +120,9 @@ fn when(
     Ok(())
 }
 
-fn forbidden(sandbox: &Sandbox, spaces: &Spaces) -> Result<Rules, seccompiler::BackendError> {
-    use SeccompCmpOp::{Eq, MaskedEq, Ne};
+/// Which arguments are refused.
+fn by_arguments(sandbox: &Sandbox) -> Result<Rules, seccompiler::BackendError> {
+    use SeccompCmpOp::{MaskedEq, Ne};
     let mut rules = Rules::new();
     if sandbox.has(Flag::RestrictRealtime) {
         // All policies but those of the time-sharing scheduler, with and without SCHED_RESET_ON_FORK.
@@ -208,9 +199,17 @@ fn forbidden(sandbox: &Sandbox, spaces: &Spaces) -> Result<Rules, seccompiler::B
             vec![argument(2, MaskedEq(shared), shared)?],
         )?;
     }
+    Ok(rules)
+}
+
+/// Which families of socket(2) are refused.
+fn by_family(sandbox: &Sandbox, spaces: &Spaces) -> Result<Rules, seccompiler::BackendError> {
+    use SeccompCmpOp::{Eq, Ne};
+    let mut rules = Rules::new();
     if let Some(families) = of_sockets(sandbox, spaces) {
         match families {
-            Families::Only(named) if named.is_empty() => _ = rules.insert(libc::SYS_socket, vec![]),
+            // That is all of them.
+            Families::Only(named) if named.is_empty() => {}
             Families::Only(named) => {
                 let others = numbers(&named).map(|family| argument(0, Ne, family));
                 when(
@@ -226,12 +225,6 @@ fn forbidden(sandbox: &Sandbox, spaces: &Spaces) -> Result<Rules, seccompiler::B
             }
         }
     }
-    // Without arguments, and so after all that look at some.
-    rules.extend(
-        whole(sandbox, spaces)
-            .into_iter()
-            .map(|call| (call, Vec::new())),
-    );
     Ok(rules)
 }
 
@@ -286,7 +279,7 @@ fn of_sockets(sandbox: &Sandbox, spaces: &Spaces) -> Option<Families> {
     sandbox.families.clone()
 }
 
-fn numbers(families: &std::collections::BTreeSet<Family>) -> impl Iterator<Item = u64> {
+fn numbers(families: &BTreeSet<Family>) -> impl Iterator<Item = u64> {
     families.iter().filter_map(|family| match family {
         Family::Number(number) => u64::try_from(*number).ok(),
         Family::Inherited => None,

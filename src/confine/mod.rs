@@ -9,6 +9,7 @@
 //! process makes a user namespace, in which it may; where there is none of these either, landlock and seccomp
 //! enforce what they can. What nothing enforces is an error, or with `best_effort` a line on standard error.
 
+mod by_number;
 mod filter;
 mod land;
 mod mounts;
@@ -19,10 +20,13 @@ mod user;
 
 pub use order::{Order, Second};
 
-use crate::sandbox::paths::{self, Rule, View};
+use crate::launch_spec::Limit;
+use crate::sandbox::paths;
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys;
 use nix::errno::Errno;
+use nix::libc::RLIM_INFINITY;
+use nix::sys::resource::setrlimit;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::chdir;
 use outcome::{Notes, Outcome, failed, failure};
@@ -90,6 +94,7 @@ fn steps(order: &Order) -> Outcome<Infallible> {
     } else {
         sys::default_broken_pipe();
     }
+    set_limits(&order.limits)?;
     filter::install(order, &spaces)?;
     let errno = match nix::unistd::execve(&order.program, &order.arguments, &order.environment()) {
         Ok(never) => match never {},
@@ -98,18 +103,26 @@ fn steps(order: &Order) -> Outcome<Infallible> {
     Err(failure(Stage::Exec, errno, String::new()))
 }
 
+fn set_limits(limits: &[Limit]) -> Outcome {
+    for limit in limits {
+        let Some(resource) = limit.resource.of_setting_up() else {
+            continue;
+        };
+        let [soft, hard] = [limit.soft, limit.hard].map(|value| value.unwrap_or(RLIM_INFINITY));
+        let what = format!("`{}`", limit.resource.key());
+        setrlimit(resource, soft, hard).map_err(failed(Stage::Limits, &what))?;
+    }
+    Ok(())
+}
+
 /// Why the program may not be found: the key that hides it.
 pub fn hides(order: &Order, path: &Path) -> Option<String> {
     let rules = paths::rules(&order.sandbox, &order.implied());
-    let rule: &Rule = paths::rule_for(&rules, path)?;
-    let is_gone = matches!(
-        rule.view,
-        View::Hidden | View::Empty | View::Own | View::Devices
-    );
-    is_gone.then(|| {
-        let (key, place) = (&rule.key, rule.path.display());
-        format!("`{key}` of `sandbox` hides {place}; `read_write_paths` and `read_only_paths` show what is in it")
-    })
+    let rule = paths::hiding(&rules, path)?;
+    let (key, place) = (&rule.key, rule.path.display());
+    Some(format!(
+        "`{key}` of `sandbox` hides {place}; `read_write_paths` and `read_only_paths` show what is in it"
+    ))
 }
 
 /// The program, as a path.

@@ -3,7 +3,7 @@
 //! The environment of the worker is in there, too, and that process has none: it has the rights of listend, and
 //! some of the variables come from files that the worker's user can write (`LD_PRELOAD`).
 
-use crate::launch_spec::Credentials;
+use crate::launch_spec::{Credentials, Limit};
 use crate::sandbox::Sandbox;
 use crate::sandbox::paths::Implied;
 use crate::sys::{self, CStrings, EnvSlot};
@@ -26,6 +26,8 @@ pub struct Order {
     pub credentials: Option<Credentials>,
     /// The folder to run in.
     pub working_directory: Option<PathBuf>,
+    /// Limits that would get in the way before.
+    pub limits: Vec<Limit>,
     /// Whether SIGPIPE stays ignored.
     pub ignores_sigpipe: bool,
     /// Whether its own job is to connect to a server (`forward`).

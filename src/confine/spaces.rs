@@ -109,10 +109,19 @@ fn may(capability: Capability) -> bool {
 /// Takes from the bounding set what the worker is not to have: nothing can give it that again. In a user namespace of
 /// its own that is everything, or it could undo the mounts.
 pub(super) fn give_up_capabilities(order: &Order, spaces: &Spaces) -> Outcome {
-    let kept = match (&order.sandbox.capabilities, spaces.is_own_user) {
-        (None, false) => return Ok(()),
-        (_, true) => Default::default(),
-        (Some(kept), false) => kept.clone(),
+    let sandbox = &order.sandbox;
+    let flags = sandbox.flags.iter();
+    let taken: Vec<u8> = flags
+        .flat_map(|flag| flag.capabilities())
+        .copied()
+        .collect();
+    if sandbox.capabilities.is_none() && taken.is_empty() && !spaces.is_own_user {
+        return Ok(());
+    }
+    let is_kept = |one: &Capability| {
+        let of_list = sandbox.capabilities.as_ref();
+        let is_left = of_list.is_none_or(|kept| kept.contains(&one.index()));
+        is_left && !taken.contains(&one.index()) && !spaces.is_own_user
     };
     if !may(Capability::CAP_SETPCAP) {
         // It has none that it could keep, and `no_new_privileges` keeps programs from giving it some.
@@ -126,7 +135,7 @@ pub(super) fn give_up_capabilities(order: &Order, spaces: &Spaces) -> Outcome {
         )
     };
     for one in caps::read(None, CapSet::Bounding).map_err(failed)? {
-        if !kept.contains(&one.index()) {
+        if !is_kept(&one) {
             caps::drop(None, CapSet::Bounding, one).map_err(failed)?;
         }
     }

@@ -81,3 +81,22 @@ flags! {
     BestEffort = "best_effort", "", 0, "",
         "";
 }
+
+impl Flag {
+    /// The numbers of the capabilities that are taken away with it (capabilities(7)), as systemd does.
+    pub const fn capabilities(self) -> &'static [u8] {
+        const SYS_MODULE: u8 = 16;
+        const SYS_RAWIO: u8 = 17;
+        const SYS_TIME: u8 = 25;
+        const MKNOD: u8 = 27;
+        const SYSLOG: u8 = 34;
+        const WAKE_ALARM: u8 = 35;
+        match self {
+            Flag::PrivateDevices => &[MKNOD, SYS_RAWIO],
+            Flag::ProtectKernelModules => &[SYS_MODULE],
+            Flag::ProtectKernelLogs => &[SYSLOG],
+            Flag::ProtectClock => &[SYS_TIME, WAKE_ALARM],
+            _ => &[],
+        }
+    }
+}

@@ -24,6 +24,13 @@ pub enum View {
     Processes(u8),
 }
 
+impl View {
+    /// Whether nothing of what is there is to be seen.
+    pub fn hides(self) -> bool {
+        matches!(self, View::Hidden | View::Empty | View::Own | View::Devices)
+    }
+}
+
 /// A place, and what the worker finds there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
@@ -197,6 +204,11 @@ impl List {
 /// The rule that holds for a path: that of the nearest place it is in.
 pub fn rule_for<'r>(rules: &'r [Rule], path: &Path) -> Option<&'r Rule> {
     rules.iter().rev().find(|rule| path.starts_with(&rule.path))
+}
+
+/// The rule by which a sandbox hides a path, if it does.
+pub fn hiding<'r>(rules: &'r [Rule], path: &Path) -> Option<&'r Rule> {
+    rule_for(rules, path).filter(|rule| rule.view.hides())
 }
 
 /// The rule of the nearest place that this place is in.

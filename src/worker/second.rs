@@ -2,9 +2,12 @@
 
 use super::fdmap;
 use crate::confine::{Order, Second};
+use crate::launch_spec::Limit;
 use crate::plan::{RuntimeDirectory, WorkerPlan};
 use crate::sandbox::Sandbox;
 use crate::sys::{CStrings, Prepared, SecondStep};
+use nix::libc::RLIM_INFINITY;
+use nix::sys::resource::getrlimit;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -26,12 +29,16 @@ pub(super) fn in_between(
     ([notify, acknowledge_at], control): ([Option<&str>; 2], Option<&Path>),
 ) -> io::Result<Prepared> {
     let folder = prepared.spec.working_directory.take();
+    let limits = std::mem::take(&mut prepared.spec.limits);
+    let (later, now) = limits.into_iter().partition(is_for_later);
+    prepared.spec.limits = now;
     let order = Order {
         name: worker.name.clone(),
         sandbox: sandbox.clone(),
         credentials: prepared.spec.credentials.take(),
         working_directory: folder
             .map(|path| Path::new(OsStr::from_bytes(path.as_bytes())).to_owned()),
+        limits: later,
         ignores_sigpipe: prepared.spec.ignore_sigpipe,
         connects: worker.forwards,
         notify: notify.map(str::to_owned),
@@ -71,4 +78,12 @@ pub(super) fn in_between(
     prepared.unused = fdmap::unused(&all.collect::<Vec<_>>());
     prepared.second = Some(SecondStep { order, status });
     Ok(prepared)
+}
+
+/// Whether a limit is left to the program in between: what it sets up takes descriptors and memory. What raises the hard
+/// limit is not, since that takes privileges that it gives up.
+fn is_for_later(limit: &Limit) -> bool {
+    let resource = limit.resource.of_setting_up();
+    let most = resource.and_then(|resource| getrlimit(resource).ok());
+    most.is_some_and(|(_, most)| limit.hard.unwrap_or(RLIM_INFINITY) <= most)
 }

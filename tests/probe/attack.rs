@@ -277,7 +277,7 @@ pub fn without_namespaces(words: &[String]) -> i32 {
     panic!("{:?}: {error}", words[0]);
 }
 
-fn number(number: c_long, arguments: [usize; 5]) -> io::Result<c_long> {
+pub(super) fn number(number: c_long, arguments: [usize; 5]) -> io::Result<c_long> {
     let [a, b, c, d, e] = arguments.map(|argument| argument as c_ulong);
     // SAFETY: pointers among the arguments are to values of the caller, which outlive the call and have
     // the size that goes with them.
@@ -287,12 +287,12 @@ fn number(number: c_long, arguments: [usize; 5]) -> io::Result<c_long> {
     }
 }
 
-fn call(call: c_long, arguments: [usize; 5]) -> io::Result<()> {
+pub(super) fn call(call: c_long, arguments: [usize; 5]) -> io::Result<()> {
     number(call, arguments).map(drop)
 }
 
 /// Does this in a child, whose exit status is the errno.
-fn in_a_child(act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+pub(super) fn in_a_child(act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     // SAFETY: there is one thread, and the child ends by _exit(2).
     unsafe {
         match libc::fork() {

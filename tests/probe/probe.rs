@@ -15,6 +15,7 @@ mod backend;
 mod children;
 mod connection;
 mod launch;
+mod limits;
 mod notify;
 mod options;
 mod puppet;
@@ -56,6 +57,7 @@ fn probe(words: Vec<String>) -> c_int {
     }
     match words.get(1).map(String::as_str) {
         Some("attack") => return attack::run(&words[2..]),
+        Some("limits") => return limits::run(&words[2..]),
         Some("victim") => return attack::victim(),
         Some("without-namespaces") => return attack::without_namespaces(&words[2..]),
         _ => {}

@@ -2,4 +2,5 @@
 
 mod activation;
 mod handoff;
+mod sandbox;
 mod units;

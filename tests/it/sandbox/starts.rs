@@ -8,6 +8,7 @@ use crate::harness::{
 use nix::sys::signal::Signal;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::{chown, symlink};
 
 /// Whether a sandbox with mounts can be had: as root, or in a user namespace.
 pub(crate) fn can_mount() -> bool {
@@ -92,6 +93,23 @@ fn its_user_umask_and_limits_are_those_of_its_keys() {
     assert_eq!(report.cwd, world.path("home").to_str().unwrap());
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(report.status[set], "0000000000000000", "{set}");
+    }
+    daemon.stop();
+}
+
+// What sets the sandbox up needs more of both.
+#[test]
+fn limits_that_are_enough_for_the_worker_are_enough() {
+    if !can_mount() {
+        return;
+    }
+    let world = World::new();
+    let limits = "limits: { nofile: 12, as: 12M, data: 4M }";
+    let command = "[sh, -c, 'exec >&2; ulimit -n; ulimit -v; ulimit -d; exec sleep 60']";
+    let lines = format!("output: tag\nsandbox: strict\n{limits}");
+    let daemon = world.run(&yaml(command, &lines));
+    for wanted in ["app.0 | 12", "app.0 | 12288", "app.0 | 4096"] {
+        daemon.line(&[wanted]);
     }
     daemon.stop();
 }
@@ -183,6 +201,19 @@ fn a_start_that_fails_says_which_key_and_why() {
         return;
     }
     let world = World::new();
+    // A link that somebody else can turn elsewhere.
+    if is_root() {
+        fs::create_dir(world.path("theirs")).expect("create a folder");
+        symlink("/etc", world.path("theirs/link")).expect("link");
+        chown(world.path("theirs"), Some(12345), None).expect("chown");
+        let lines = "sandbox: { read_only_paths: [$DIR/theirs/link] }\nrestart: never";
+        let daemon = world.run(&yaml("[sleep, '60']", lines));
+        daemon.line(&[
+            "failed while mounting the sandbox",
+            "can change, and is not followed",
+        ]);
+        daemon.stop();
+    }
     let missing = "read_only_paths: [/nothing/here]";
     let hidden = "inaccessible_paths: [$DIR]";
     for (sandbox, words) in [
