@@ -16,4 +16,5 @@ pub use prepare::{
     SpawnInputs, launch,
 };
 pub use program::{Missing, find};
+pub use sandbox_advice::is_hidden_from;
 pub use second::SANDBOX_EXEC;

@@ -4,23 +4,33 @@ use super::program;
 use crate::config::Template;
 use crate::plan::WorkerPlan;
 use crate::report::{Kind, Problem};
-use crate::sandbox::paths::{self, Implied, View};
+use crate::sandbox::paths::{self, Implied};
 use crate::sandbox::{Flag, Sandbox};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// A script behind its interpreter, a configuration.
+const A_FILE: &str = "a file of its `command`";
 
 /// What a sandbox hides although the worker needs it, and servers that it could not reach.
 pub(super) fn advise(worker: &WorkerPlan) -> Vec<Problem> {
     let Some(sandbox) = &worker.sandbox else {
         return Vec::new();
     };
-    let mut advice = hidden(worker, sandbox);
-    advice.extend(unreachable(worker, sandbox));
-    advice
+    let hidden = hidden(worker, sandbox).into_iter();
+    hidden.chain(unreachable(worker, sandbox)).collect()
 }
 
-fn hidden(worker: &WorkerPlan, sandbox: &Sandbox) -> Vec<Problem> {
+/// Whether what is at a path can be had by this worker only if it was given to it at its start.
+pub fn is_hidden_from(worker: &WorkerPlan, path: &Path) -> bool {
+    worker.sandbox.as_ref().is_some_and(|sandbox| {
+        let rules = paths::rules(sandbox, &Implied::default());
+        paths::hiding(&rules, path).is_some()
+    })
+}
+
+fn hidden(worker: &WorkerPlan, sandbox: &Sandbox) -> Option<Problem> {
     let implied = Implied {
         own: worker
             .runtime_directory
@@ -30,57 +40,119 @@ fn hidden(worker: &WorkerPlan, sandbox: &Sandbox) -> Vec<Problem> {
         hidden: Vec::new(),
     };
     let rules = paths::rules(sandbox, &implied);
-    let word = worker.command.first().and_then(Template::as_literal);
+    let needed = needed(worker).into_iter();
+    let hidden = needed.filter_map(|(what, path)| {
+        let rule = paths::hiding(&rules, &path)?;
+        Some((what, path, rule.key.as_str()))
+    });
+    let hidden: Vec<(&str, PathBuf, &str)> = hidden.collect();
+    let (what, path, key) = hidden.first()?;
+    let mut shown: Vec<PathBuf> = Vec::new();
+    for place in hidden.iter().map(|(_, path, _)| installed_in(path)) {
+        if !shown.iter().any(|other| place.starts_with(other)) {
+            shown.retain(|other| !other.starts_with(&place));
+            shown.push(place);
+        }
+    }
+    let shown: Vec<String> = shown
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let (name, path) = (&worker.name, path.display());
+    let message = format!("worker `{name}`: `{key}` of its sandbox hides {what}, {path}");
+    let failure = match *what {
+        A_FILE => "it could not open it",
+        _ => "each start would fail",
+    };
+    let hint = format!(
+        "{failure}; add `read_only_paths: [{}]`, or directories above",
+        shown.join(", ")
+    );
+    let problem = Problem::new(Kind::SandboxHides, message).at(worker.place);
+    Some(problem.of_worker(name).with_hint(hint))
+}
+
+/// What a start of the worker needs, as far as it is known.
+fn needed(worker: &WorkerPlan) -> Vec<(&'static str, PathBuf)> {
     let variable = worker.environment.iter().find(|(name, _)| name == "PATH");
     let variable = variable.and_then(|(_, value)| value.as_literal());
-    let program = word.and_then(|word| program::find(word, || variable).ok());
-    let programs = program.map_or(Vec::new(), |path| executed(&path));
+    let find = |word: &str| program::find(word, || variable).ok();
+    let word = worker.command.first().and_then(Template::as_literal);
+    let program = word.and_then(find);
+    let programs = program.map_or(Vec::new(), |path| executed(&path, &find));
     let programs = programs.into_iter().map(|path| ("its program", path));
     let folder = worker.launch.working_directory.as_ref();
     let folder = folder.and_then(Template::as_literal);
     let folder = folder.map(|path| ("`working_directory`", PathBuf::from(path)));
-    let needed = programs.chain(folder);
-    let hidden = needed.filter_map(|(what, path)| {
-        let rule = paths::rule_for(&rules, &path)?;
-        let is_gone = matches!(
-            rule.view,
-            View::Hidden | View::Empty | View::Own | View::Devices
-        );
-        let (name, path) = (&worker.name, path.display());
-        let message = format!(
-            "worker `{name}`: `{}` of its sandbox hides {what}, {path}",
-            rule.key
-        );
-        let problem = Problem::new(Kind::SandboxHides, message).at(worker.place);
-        let hint = format!(
-            "each start would fail; add `read_only_paths: [{path}]`, or a directory above it"
-        );
-        is_gone.then(|| problem.of_worker(name).with_hint(hint))
-    });
-    // The first says it: the others are links to the same place, or what it leads to.
-    hidden.take(1).collect()
+    let words = worker
+        .command
+        .iter()
+        .skip(1)
+        .filter_map(Template::as_literal);
+    let files = words
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute() && path.is_file());
+    let files = files.map(|path| (A_FILE, path));
+    programs.chain(folder).chain(files).collect()
 }
 
-/// The program, and what executing it needs as well: the target of a link, and an interpreter.
-fn executed(program: &Path) -> Vec<PathBuf> {
-    let mut files = vec![program.to_owned()];
-    files.extend(fs::canonicalize(program));
+/// The program, and what executing it needs as well: the targets of links, and an interpreter, which `find` finds if
+/// it is behind env(1).
+fn executed(program: &Path, find: &dyn Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
+    let mut files = links_of(program);
     let mut start = [0_u8; 256];
     let is_file = fs::metadata(program).is_ok_and(|file| file.is_file());
     let read = |start: &mut [u8]| File::open(program)?.read(start);
-    if is_file && read(&mut start).is_ok() {
-        let line = start.split(|byte| *byte == b'\n').next();
-        let line = line.and_then(|line| line.strip_prefix(b"#!"));
-        let line = line.map(|line| String::from_utf8_lossy(line).into_owned());
-        let interpreter = line
-            .as_deref()
-            .and_then(|line| line.split_whitespace().next());
-        if let Some(interpreter) = interpreter {
-            files.push(interpreter.into());
-            files.extend(fs::canonicalize(interpreter));
+    if !is_file || read(&mut start).is_err() {
+        return files;
+    }
+    let line = start.split(|byte| *byte == b'\n').next();
+    let Some(line) = line.and_then(|line| line.strip_prefix(b"#!")) else {
+        return files;
+    };
+    let line = String::from_utf8_lossy(line).into_owned();
+    let mut words = line.split_whitespace();
+    let Some(interpreter) = words.next() else {
+        return files;
+    };
+    files.append(&mut links_of(Path::new(interpreter)));
+    if Path::new(interpreter).ends_with("env") {
+        let named = words.find(|word| !word.starts_with('-') && !word.contains('='));
+        if let Some(found) = named.and_then(find) {
+            files.append(&mut links_of(&found));
         }
     }
     files
+}
+
+/// A path, and where the links at its end lead.
+fn links_of(path: &Path) -> Vec<PathBuf> {
+    // As many as the kernel follows (path_resolution(7)).
+    let step = |path: &PathBuf| Some(path.parent()?.join(fs::read_link(path).ok()?));
+    let mut all: Vec<PathBuf> = std::iter::successors(Some(path.to_owned()), step)
+        .take(40)
+        .collect();
+    all.extend(fs::canonicalize(path));
+    all
+}
+
+/// The directory that a program is installed in, where it brings its libraries or is the shim of a version manager
+/// (pyenv, rbenv, asdf, a virtual environment); else the file.
+fn installed_in(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|_| !path.is_dir());
+    let prefix = folder.and_then(Path::parent);
+    let (Some(folder), Some(prefix)) = (folder, prefix) else {
+        return path.to_owned();
+    };
+    let brings = folder.ends_with("shims")
+        || folder.ends_with("bin")
+            && ["lib", "pyvenv.cfg"]
+                .iter()
+                .any(|name| prefix.join(name).exists());
+    match brings && prefix.parent().is_some() {
+        true => prefix.to_owned(),
+        false => path.to_owned(),
+    }
 }
 
 /// Schemes of servers that workers talk to.

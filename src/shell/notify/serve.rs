@@ -7,9 +7,10 @@ use super::socket::NotifySocket;
 use super::{Complaint, ComplaintSubject, NotifyCounters, Ways, WorkerStatus, watch_socket, who};
 use crate::config::{NotifyAccess, Ready};
 use crate::core::{Input, InstanceId, Notice, ProcessId};
+use crate::listener::Repair;
 use crate::notify::{self, Message, STORED, Watchdog};
 use crate::output::visible;
-use crate::plan::{Activation, WorkerId};
+use crate::plan::{Activation, Plan, WorkerId};
 use crate::shell::fd_store::{How, RefusedFds};
 use crate::shell::process::Processes;
 use crate::shell::token::{NotifyPart, Token};
@@ -17,6 +18,7 @@ use crate::shell::turn::Shell;
 use crate::shell::{event_text, watch};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Datagram, PeerProcess, Sender, SharedFd};
+use crate::worker;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
@@ -24,6 +26,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::unistd::{pipe2, read};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 /// The longest message in bytes, as systemd has it (PIPE_BUF). What is longer is dropped there, too.
 const LONGEST: usize = 4096;
@@ -127,7 +130,13 @@ impl Shell {
         };
         let (what, address) = (event_text::damage(damage), socket.address());
         match done {
-            Ok(_) => log::warn!("notify socket: {address} was {what}; restored"),
+            Ok(repair) => {
+                let cut_off = match repair {
+                    Repair::Rebound => cut_off(&self.plan, Path::new(address)),
+                    Repair::PutBack | Repair::ListenedAgain => String::new(),
+                };
+                log::warn!("notify socket: {address} was {what}; restored{cut_off}");
+            }
             Err(why) => log::error!(
                 "notify socket: {address} was {what}, and cannot be restored: {why}; until then \
                  workers cannot send notifications"
@@ -560,6 +569,21 @@ fn shown(message: &Message) -> String {
 /// sent any (kill(2)).
 fn exists(sent: io::Result<()>) -> bool {
     sent.map_or_else(|error| error.raw_os_error() != Some(libc::ESRCH), |()| true)
+}
+
+/// Says which workers have the socket of before: where their sandbox hides what is around it, they were given that alone.
+fn cut_off(plan: &Plan, path: &Path) -> String {
+    let workers = plan.workers().map(|(_, worker)| worker);
+    let workers = workers.filter(|worker| worker::is_hidden_from(worker, path));
+    let names: Vec<String> = workers.map(|worker| format!("`{}`", worker.name)).collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!(
+            " as another socket; what runs in a sandbox that hides the folder cannot reach it until it is \
+             restarted: {}",
+            names.join(", ")
+        ),
+    }
 }
 
 pub(super) fn describe_sender(sender: Option<Sender>) -> String {

@@ -1,17 +1,80 @@
 //! What `check` and `explain` say of sandboxes.
 
 use crate::harness::World;
+use std::fs;
+use std::os::unix::fs::symlink;
 
 fn advice(world: &World, worker: &str) -> Vec<(String, String)> {
+    let all = advice_with_hints(world, worker).into_iter();
+    all.map(|[kind, message, _]| (kind, message)).collect()
+}
+
+fn advice_with_hints(world: &World, worker: &str) -> Vec<[String; 3]> {
     let yaml = format!("workers:\n  app:\n{worker}");
     let json = world.check(&yaml, &["--json"]).json();
     let all = json["advice"].as_array().expect("a list").iter();
-    let all = all.map(|one| {
-        let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
-        (text("kind"), text("message"))
-    });
-    all.filter(|(kind, _)| kind.starts_with("sandbox"))
+    let text =
+        |one: &serde_json::Value, key: &str| one[key].as_str().unwrap_or_default().to_owned();
+    let all = all.map(|one| ["kind", "message", "hint"].map(|key| text(one, key)));
+    all.filter(|[kind, ..]| kind.starts_with("sandbox"))
         .collect()
+}
+
+// It named the program alone, and the next start failed for its interpreter, and then for that one's library.
+#[test]
+fn check_names_what_an_interpreter_behind_links_needs_too() {
+    let world = World::new();
+    for folder in ["venv/bin", "versions/3/bin", "versions/3/lib", "shims"] {
+        fs::create_dir_all(world.path(folder)).expect("create a folder");
+    }
+    let python = world.path("versions/3/bin/python3.99");
+    fs::copy("/bin/sh", &python).expect("copy");
+    symlink(&python, world.path("versions/3/bin/python")).expect("link");
+    symlink(
+        world.path("versions/3/bin/python"),
+        world.path("venv/bin/python"),
+    )
+    .expect("link");
+    world.write("venv/pyvenv.cfg", "home = elsewhere\n");
+    let script = |interpreter: &str| {
+        world.write_script("server", &format!("#!{}\n", world.fill(interpreter)));
+    };
+    let of = |lines: &str| {
+        let found = advice_with_hints(&world, &world.fill(lines));
+        let [[kind, message, hint]] = &found[..] else {
+            panic!("one piece of advice: {found:?}");
+        };
+        assert_eq!(kind, "sandbox-hides");
+        (message.clone(), hint.clone())
+    };
+    let shown = "    sandbox: { preset: basic, read_only_paths: [$DIR/server] }\n";
+    let wanted = world.fill("`read_only_paths: [$DIR/venv, $DIR/versions/3]`");
+    script("$DIR/venv/bin/python");
+    let (message, hint) = of(&format!("    command: [$DIR/server]\n{shown}"));
+    assert!(
+        message.contains("hides its program") && message.contains("/venv/bin/python"),
+        "{message}"
+    );
+    assert!(hint.contains(&wanted), "{hint}");
+    script("/usr/bin/env -S A=b python -u");
+    let path = "    environment: { PATH: '$DIR/venv/bin:/usr/bin:/bin' }\n";
+    let (_, hint) = of(&format!("    command: [$DIR/server]\n{path}{shown}"));
+    assert!(hint.contains(&wanted), "{hint}");
+    // The shim of a version manager brings all of it.
+    fs::rename(world.path("server"), world.path("shims/server")).expect("rename");
+    let (_, hint) = of("    command: [$DIR/shims/server]\n    sandbox: basic\n");
+    assert!(
+        hint.contains(&world.fill("`read_only_paths: [$DIR]`")),
+        "{hint}"
+    );
+    // What it is to run.
+    world.write("main.py", "");
+    let (message, hint) = of("    command: [/bin/sh, $DIR/main.py]\n    sandbox: basic\n");
+    assert!(
+        message.contains("hides a file of its `command`"),
+        "{message}"
+    );
+    assert!(hint.contains("could not open it"), "{hint}");
 }
 
 #[test]
