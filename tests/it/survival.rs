@@ -170,7 +170,7 @@ impl Guarded<'_> {
     }
 
     #[track_caller]
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.guard.stop();
     }
 }
@@ -187,7 +187,7 @@ fn snapshot_of(guarded: &Guarded<'_>) -> std::path::PathBuf {
 }
 
 /// A configuration of one worker that does as the test tells it, with these lines more.
-fn puppets(lines: &str) -> String {
+pub(crate) fn puppets(lines: &str) -> String {
     let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
     format!(
         "workers:

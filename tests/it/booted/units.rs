@@ -294,6 +294,53 @@ fn hardened_it_serves_on_a_privileged_port_as_nobody_in_particular() {
     assert_eq!(report(&container, "127.0.0.1:80").uids[0], 0);
 }
 
+// As /usr/share/listend/sandbox.conf says: as root, and below the stricter sandbox of the unit, as its user.
+#[test]
+fn a_worker_has_a_sandbox_of_its_own_within_that_of_the_unit() {
+    let Some(container) = installed() else {
+        return;
+    };
+    // The tenths that systemd-analyze(1) has for the whole.
+    for (drop_ins, most) in [
+        (&["sandbox.conf"][..], "54"),
+        (&["hardened.conf", "sandbox.conf"], "23"),
+    ] {
+        for drop_in in drop_ins {
+            let to = format!("/etc/systemd/system/listend.service.d/{drop_in}");
+            container.run(["install", "-D", &format!("{EXAMPLES}/{drop_in}"), &to]);
+        }
+        container.run(["systemctl", "daemon-reload"]);
+        let sandbox = ", ready: notify, sandbox: sealed";
+        let yaml = serves_at("0.0.0.0:80", sandbox).replace("serve]", "serve-app]");
+        container.write(CONFIG, &yaml);
+        restart(&container, UNIT);
+        let answer = answers(&container, "127.0.0.1:80");
+        let inside = container.run(["pgrep", "--oldest", "--full", "^/opt/probe"]);
+        let pid = inside.trim();
+        let status = container.run(["cat", &format!("/proc/{pid}/status")]);
+        for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"] {
+            assert!(status.contains(line), "{drop_ins:?}: {answer} {status}");
+        }
+        let space =
+            |pid: &str, kind: &str| container.run(["readlink", &format!("/proc/{pid}/ns/{kind}")]);
+        let main = property(&container, UNIT, "MainPID");
+        for kind in ["mnt", "net", "ipc"] {
+            assert_ne!(space(pid, kind), space(&main, kind), "{drop_ins:?}: {kind}");
+        }
+        // Its own, without the files of others.
+        let tmp = container.run(["ls", "-A", &format!("/proc/{pid}/root/tmp")]);
+        assert_eq!(tmp, "", "{drop_ins:?}");
+        let journal = container.journal(UNIT);
+        assert!(!journal.contains("no namespaces"), "{journal}");
+        let words = ["systemd-analyze", "security", "--no-pager", UNIT];
+        container.run(
+            words
+                .into_iter()
+                .chain([format!("--threshold={most}").as_str()]),
+        );
+    }
+}
+
 // OOMPolicy=continue.
 #[test]
 fn a_worker_that_takes_too_much_memory_takes_nobody_with_it() {

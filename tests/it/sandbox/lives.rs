@@ -1,0 +1,148 @@
+//! What becomes of a worker in a sandbox when the daemon dies, is replaced, or a rollout fails: it goes on, and who
+//! is started after it has the same sandbox.
+
+use super::starts::can_mount;
+use crate::harness::reloading::ask;
+use crate::harness::varlink::Varlink;
+use crate::harness::{World, eventually, exists, rollout};
+use crate::survival::{BLOWS, guarded, puppets};
+use serde_json::json;
+use std::fs;
+
+const SANDBOX: &str = "preset: strict, read_write_paths: [$DIR]";
+
+/// What a process is kept from, as /proc shows it: its rights, what is mounted for it and how, and whose network it
+/// has.
+#[derive(Debug, PartialEq, Eq)]
+struct Confined {
+    rights: Vec<String>,
+    mounts: Vec<String>,
+    network: String,
+}
+
+impl Confined {
+    fn of(pid: i32) -> Confined {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).expect("it runs");
+        let shown = [
+            "NoNewPrivs",
+            "Seccomp",
+            "Seccomp_filters",
+            "CapBnd",
+            "CapEff",
+        ];
+        let is_shown = |line: &&str| {
+            let name = line.split(':').next();
+            name.is_some_and(|name| shown.contains(&name))
+        };
+        let status = read("status");
+        let mounts = read("mountinfo");
+        let mounts = mounts.lines().map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            // The root of the mount, where it is, and its options.
+            words[3..6].join(" ")
+        });
+        let network = fs::read_link(format!("/proc/{pid}/ns/net")).expect("it runs");
+        Confined {
+            rights: status.lines().filter(is_shown).map(str::to_owned).collect(),
+            mounts: mounts.collect(),
+            network: network.display().to_string(),
+        }
+    }
+}
+
+#[test]
+fn it_outlives_the_daemon_and_the_next_has_the_same_sandbox() {
+    if !can_mount() {
+        return;
+    }
+    for blow in BLOWS {
+        let world = World::new();
+        let lines = format!(
+            "restart: {{ policy: always, backoff: 1ms, limit: none }}\nsandbox: {{ {SANDBOX} }}"
+        );
+        let mut guarded = guarded(&world, &puppets(&lines));
+        let mut first = world.puppet();
+        first.ask("notify READY=1");
+        first.ask("barrier");
+        let before = Confined::of(first.pid());
+        assert!(
+            before.rights.contains(&"NoNewPrivs:\t1".to_owned()),
+            "{before:?}"
+        );
+        guarded.strike(blow);
+        assert!(exists(first.pid()));
+        assert_eq!(Confined::of(first.pid()), before, "{blow:?}");
+        // It is heard by the next.
+        first.ask("notify STATUS=still here");
+        first.ask("barrier");
+        first.tell("exit 3");
+        let mut next = world.puppet();
+        assert_eq!(Confined::of(next.pid()), before, "{blow:?}");
+        next.ask("notify READY=1");
+        next.ask("barrier");
+        guarded.stop();
+    }
+}
+
+#[test]
+fn a_rollback_goes_back_to_the_sandbox_of_before() {
+    if !can_mount() {
+        return;
+    }
+    let world = World::new();
+    let with = |sandbox: &str| rollout::with(rollout::PUPPET, &format!("sandbox: {{ {sandbox} }}"));
+    let daemon = rollout::run(&world, &with(SANDBOX));
+    let mut first = world.puppet();
+    first.ask("notify READY=1");
+    let before = Confined::of(first.pid());
+    let other = "preset: sealed, read_write_paths: [$DIR, /nothing/here]";
+    world.write("listend.yaml", &with(other));
+    let told = ask(&world, "reload").expect_code(1);
+    assert!(
+        told.stderr.contains("`read_write_paths`: /nothing/here"),
+        "{}",
+        told.stderr
+    );
+    daemon.line(&["app: rolled back"]);
+    assert!(exists(first.pid()));
+    first.tell("exit 3");
+    let next = world.puppet();
+    assert_eq!(Confined::of(next.pid()), before);
+    daemon.stop();
+}
+
+// It had the socket alone, which was another one then, and was never heard again.
+#[test]
+fn the_notify_socket_that_was_bound_again_is_reached_or_it_is_said_who_cannot() {
+    if !can_mount() {
+        return;
+    }
+    for (sandbox, is_cut_off) in [
+        ("protect_system: strict", false),
+        ("private_tmp: true", true),
+    ] {
+        let world = World::new();
+        let lines = format!("sandbox: {{ {sandbox}, read_write_paths: [$EVENTS] }}");
+        let daemon = world.run_with(&rollout::with(rollout::PUPPET, &lines), |start| {
+            start.words_behind(["--control", "$DIR/own/control.sock"]);
+        });
+        let mut puppet = world.puppet();
+        puppet.ask("notify READY=1");
+        daemon.line(&["app.0", "ready after"]);
+        daemon.pause();
+        fs::remove_dir_all(world.path("own")).expect("remove the folder");
+        daemon.resume();
+        let line = daemon.line(&["notify socket", "removed", "restored"]);
+        let says_so = line.contains("cannot reach it until it is restarted: `app`");
+        assert_eq!(says_so, is_cut_off, "{line}");
+        if !is_cut_off {
+            puppet.ask("notify STATUS=heard again");
+            eventually("it is told", || {
+                let mut client = Varlink::to(&world.path("own/control.sock"));
+                let all = client.ask("Status", json!({})).to_string();
+                all.contains("heard again")
+            });
+        }
+        daemon.stop();
+    }
+}
