@@ -118,6 +118,7 @@ pub fn row(name: &str, version: &str, recipe: &Recipe, outcome: &Outcome) -> Str
         false => setting(name).replace("started", "–"),
     };
     let handoff = match setting("handoff").as_str() {
+        _ if recipe.key("forward").is_some() => "forward".to_owned(),
         "systemd" | "none" if recipe.takes_numbers() => "number".to_owned(),
         other if recipe.is_per_connection() => format!("{other}, per connection"),
         other => other.to_owned(),

@@ -1,6 +1,6 @@
 //! A recipe: how to run one server below listend, as `tests/servers/*.yaml` has it.
 
-use super::source::{Source, cache};
+use super::source::{Source, cache, crates};
 use crate::harness::load::{Answer, Question};
 use crate::harness::{free_port, servers};
 use serde::Deserialize;
@@ -249,6 +249,7 @@ impl Places {
             ("$VENV", "/srv/venv"),
             ("$NPM", "/srv"),
             ("$CACHE/", "/srv/"),
+            ("$CRATES/", "/srv/"),
             ("$APPS", "/srv/app"),
             ("$HERE/apps", "/srv/app"),
             ("$DIR", "/srv/server"),
@@ -279,6 +280,7 @@ impl Places {
             ("$VENV", text(&cache.join("venv"))),
             ("$NPM", text(&cache.join("npm"))),
             ("$CACHE", text(&cache)),
+            ("$CRATES", text(&crates())),
             ("$UNPACKED", text(&unpacked)),
             ("$APPS", servers::apps()),
             ("$HERE", text(&folder())),

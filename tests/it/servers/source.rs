@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Where a server is from.
 #[derive(Debug, Clone, Deserialize)]
@@ -17,8 +18,34 @@ pub enum Source {
     Npm(String),
     /// A Debian package that the program of tests/servers/go is built with.
     Go(String),
+    /// A crate that the program of tests/servers/rust is built with.
+    Crate(String),
     /// The sample worker.
     Listend(String),
+}
+
+/// Where the program with the servers of crates.io is, which this builds if it is not there.
+pub fn crates() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("servers/debug")
+}
+
+/// Whether that program is there, as its lock file has it.
+fn are_crates_built() -> bool {
+    static BUILT: OnceLock<bool> = OnceLock::new();
+    *BUILT.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .args(["build", "--quiet", "--locked", "--manifest-path"])
+            .arg(lock_of_crates().with_extension("toml"))
+            .arg("--target-dir")
+            .arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("servers"))
+            .status();
+        status.is_ok_and(|status| status.success())
+    })
+}
+
+fn lock_of_crates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/rust/Cargo.lock")
 }
 
 /// Where scripts/server-setup puts what it installs.
@@ -35,6 +62,7 @@ impl Source {
             }
             Source::Pypi(name) => format!("PyPI {name}"),
             Source::Npm(name) => format!("npm {name}"),
+            Source::Crate(name) => format!("crate {name}"),
             Source::Listend(name) => format!("listend {name}"),
         }
     }
@@ -72,6 +100,12 @@ impl Source {
             Source::Go(name) => {
                 let is_built = cache().join("go/server").exists();
                 Source::Debian(name.clone()).version().filter(|_| is_built)
+            }
+            Source::Crate(name) => {
+                let lock = fs::read_to_string(lock_of_crates()).ok()?;
+                let (_, rest) = lock.split_once(&format!("name = \"{name}\"\nversion = \""))?;
+                let version = rest.split('"').next()?;
+                are_crates_built().then(|| version.to_owned())
             }
             Source::Listend(_) => Some(env!("CARGO_PKG_VERSION").to_owned()),
         }
