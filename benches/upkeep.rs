@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// As in `connections`: many short runs.
 const CONNECTIONS: u32 = 200;
-const ROUNDS: usize = 151;
+const ROUNDS: usize = 101;
 const MAX_UPKEEP: f64 = 1.02;
 
 /// So many listeners are held while the daemon is killed.
