@@ -6,14 +6,15 @@
 //!
 //! - `flows`, an LRU hash: what a flow is known by → [`Flow`]. When it is full, the kernel forgets what was
 //!   not seen for longest.
-//! - `present`, an array of one: [`present`].
+//! - `present`, an array of one: [`present`]. Behind it the programs keep the time for each other.
 //! - `generations`, an array: number of a generation modulo [`MOST`] → its number, and when a packet for it
 //!   was seen last ([`generation`]), which is noted once it is not the present one any more.
 //! - `sockets`, the sockets of the group by the same index.
 //!
 //! Time is in ticks of 2³⁰ ns of CLOCK_MONOTONIC, so that a word has 145 years of it and no division is
 //! needed; it is written only when it has changed, so that processors do not take a cache line from each
-//! other with each packet. The clock is the coarse one (Linux 5.11).
+//! other with each packet. The clock is the coarse one (Linux 5.11), and is called once in each tick of the
+//! kernel: a call is a fifth of what a packet costs here, and the number of that tick a load.
 //!
 //! The context is `struct sk_reuseport_md`: at 32 it has the hash of both addresses and ports, which is keyed
 //! by a secret of the kernel. Its data begin with the UDP header, and so QUIC at 8.
@@ -33,7 +34,7 @@ pub const ID_KEY: u32 = 28;
 /// The length of a [`Flow`].
 pub const FLOW: u32 = 16;
 /// The length of the value of `present`.
-pub const PRESENT: u32 = 8;
+pub const PRESENT: u32 = 16;
 /// The length of a value of `generations`.
 pub const GENERATION: u32 = 8;
 /// The longest connection id (RFC 9000, 17.2).
@@ -104,7 +105,9 @@ pub fn ticks(nanoseconds: u64) -> u32 {
 
 /// The value of `present`: the generation that new flows go to, and after how many ticks a flow is over.
 pub fn present(generation: u32, timeout: u32) -> [u8; PRESENT as usize] {
-    two(generation, timeout)
+    let mut bytes = [0; PRESENT as usize];
+    bytes[..8].copy_from_slice(&two(generation, timeout));
+    bytes
 }
 
 /// A value of `generations`: the number, and when it was seen last.
@@ -159,6 +162,8 @@ const CLIENTS: i32 = 2;
 /// The id that the server has chosen, whatever the addresses.
 const SERVERS: i32 = 3;
 
+/// The offset of the time in `present`.
+const TIME: u32 = 8;
 /// The offset of the hash in the context.
 const HASH: i16 = 32;
 /// Where QUIC begins in the data of the context.
@@ -175,13 +180,25 @@ fn address(to: Register, offset: i16) -> [Instruction; 2] {
     ]
 }
 
-/// `r7 =` the tick of now; `r6 =` the context.
-fn begin() -> [Instruction; 4] {
+/// `r7 =` the tick of now; `r6 =` the context. It stands in `present`, in one word with the number of the
+/// kernel's tick that it was read in.
+fn begin(maps: FlowMaps, known: Label) -> [Instruction; 15] {
     [
         Compute(Bits64, Move, R6, Reg(R1)),
+        LoadMapValue(R8, maps.present, TIME),
+        Call(Helper::Jiffies),
+        Load(Double, R7, R8, 0),
+        Compute(Bits32, Move, R1, Reg(R7)),
+        Compute(Bits64, ShiftRight, R7, Number(32)),
+        JumpIf(Bits32, R1, Equal, Reg(R0), known),
+        Compute(Bits32, Move, R9, Reg(R0)),
         Call(Helper::NowCoarse),
         Compute(Bits64, ShiftRight, R0, Number(TICK)),
         Compute(Bits32, Move, R7, Reg(R0)),
+        Compute(Bits64, ShiftLeft, R0, Number(32)),
+        Compute(Bits64, Or, R0, Reg(R9)),
+        Store(Double, R8, 0, R0),
+        Here(known),
     ]
 }
 
@@ -278,9 +295,20 @@ const PASS: [Instruction; 2] = [Compute(Bits64, Move, R0, Number(1)), Exit];
 ///
 /// ```text
 ///     r6 = r1
+///     r8 = map[4][0] + 8                          present: the time
+///     call Jiffies
+///     r7 = *(u64 *)(r8 + 0)
+///     w1 = w7
+///     r7 >>= 32
+///     if w1 == w0 goto L3
+///     w9 = w0                                     the first packet in this tick of the kernel
 ///     call NowCoarse
 ///     r0 >>= 30
 ///     w7 = w0
+///     r0 <<= 32
+///     r0 |= r9
+///     *(u64 *)(r8 + 0) = r0
+/// L3:
 ///     r1 = *(u32 *)(r6 + 32)                      the hash
 ///     *(u32 *)(r10 - 4) = r1
 ///     r1 = map[3]                                 flows
@@ -351,9 +379,9 @@ const PASS: [Instruction; 2] = [Compute(Bits64, Move, R0, Number(1)), Exit];
 ///     exit
 /// ```
 pub fn by_tuple(maps: FlowMaps) -> Program {
-    let (new, pass) = (Label(1), Label(2));
+    let (new, pass, known) = (Label(1), Label(2), Label(3));
     let key = -4;
-    let mut code = begin().to_vec();
+    let mut code = begin(maps, known).to_vec();
     code.extend([Load(Word, R1, R6, HASH), Store(Word, R10, key, R1)]);
     code.extend(look_up(maps.flows, key));
     code.push(JumpIf(Bits64, R0, Equal, Number(0), new));
@@ -438,7 +466,7 @@ pub fn by_connection_id(maps: FlowMaps, length: u8) -> Program {
     let (by_tuple, bare, long, first) = (Label(4), Label(5), Label(6), Label(7));
     let (known_client, learn_id, without_id) = (Label(8), Label(9), Label(20));
     let servers = SERVERS | length << 8;
-    let mut code = begin().to_vec();
+    let mut code = begin(maps, Label(21)).to_vec();
     code.extend(clear(TUPLE_AT));
     code.extend([
         Load(Word, R1, R6, HASH),

@@ -86,6 +86,8 @@ pub enum Helper {
     LoadBytes = 26,
     /// `long bpf_sk_select_reuseport(ctx, map, key, flags)`: 0, or an error such as -ENOENT.
     SelectReuseport = 82,
+    /// `u64 bpf_jiffies64()`: the ticks of the kernel, of a length of its own. No call, but a load.
+    Jiffies = 118,
     /// `u64 bpf_ktime_get_coarse_ns()`: CLOCK_MONOTONIC as of the last tick of the kernel. Linux 5.11.
     NowCoarse = 160,
 }

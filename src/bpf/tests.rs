@@ -121,6 +121,7 @@ fn each_instruction_has_the_bytes_that_the_kernel_expects() {
             "call SelectReuseport",
             "8500000052000000",
         ),
+        (Call(Helper::Jiffies), "call Jiffies", "8500000076000000"),
         (
             Call(Helper::NowCoarse),
             "call NowCoarse",

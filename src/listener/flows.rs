@@ -224,15 +224,10 @@ impl FlowGroup {
             let at = maps.iter().position(is_it)?;
             Some(maps.swap_remove(at))
         };
-        // Present and generations are alike, but for their numbers of elements.
         let flows = take(MapKind::LruHash, key_length(&settings), flows::FLOW)?;
         let sockets = take(MapKind::ReuseportSockets, 4, 8)?;
-        let one = take(MapKind::Array, 4, flows::PRESENT)?;
-        let other = take(MapKind::Array, 4, flows::GENERATION)?;
-        let (present, generations) = match one.elements() {
-            1 => (one, other),
-            _ => (other, one),
-        };
+        let present = take(MapKind::Array, 4, flows::PRESENT)?;
+        let generations = take(MapKind::Array, 4, flows::GENERATION)?;
         let members = members.into_iter();
         let mut members: BTreeMap<u64, Member> = members
             .filter(|(known, socket)| Some(known.lane) == now || socket.is_some())

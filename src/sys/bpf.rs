@@ -64,7 +64,6 @@ pub struct Map {
     kind: u32,
     key: usize,
     value: usize,
-    elements: u32,
 }
 
 /// What could not be done.
@@ -172,7 +171,7 @@ impl Map {
         }
         // SAFETY: the kernel writes into `info` at most as many bytes as it is told that it has.
         unsafe { arguments.call(OBJ_GET_INFO_BY_FD, 16) }?;
-        let [kind, _, key, value, elements, ..] = info;
+        let [kind, _, key, value, ..] = info;
         let (key, value) = (key as usize, value as usize);
         if key > LONGEST || value > LONGEST {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -182,13 +181,7 @@ impl Map {
             kind,
             key,
             value,
-            elements,
         })
-    }
-
-    /// For how many elements it is.
-    pub fn elements(&self) -> u32 {
-        self.elements
     }
 
     /// Whether it is of this kind, with keys and values of so many bytes.
