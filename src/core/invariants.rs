@@ -92,7 +92,11 @@ impl Core {
             let is_on_its_way = match worker.role(run.id) {
                 RunRole::Instance => false,
                 RunRole::Candidate => worker.rollout.is_some(),
-                RunRole::Leaving => run.state.is_busy(),
+                // What is to drain may be between two starts.
+                RunRole::Leaving => {
+                    run.state.is_busy()
+                        || run.drain.is_some() && matches!(run.state, State::Backoff { .. })
+                }
             };
             if !is_on_its_way {
                 return Err(format!("{run:?} is one more of {:?}", worker.id));

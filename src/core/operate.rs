@@ -365,6 +365,7 @@ impl Worker {
             }
         }
         if after < before {
+            self.redefine_what_is_outdated();
             for id in self.runs.cut(after) {
                 if self.runs[id].state.is_busy() {
                     wanted.push(id);

@@ -5,7 +5,6 @@ use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::{Event, InstanceEvent, ProcessEvent, WorkerEvent};
 use super::input::News;
-use super::run::Instance;
 use super::state::{Ending, Launch, State};
 use super::types::{
     AT_NEXT_CLIENT, ExitStatus, FailureReason, Fault, HookEnd, LastEnd, Next, Phase, ProcessId,
@@ -174,6 +173,7 @@ impl Worker {
         };
         self.runs[id].ended(end);
         let next = self.after_launch_failure(ctx, id, Some(&failure));
+        let next = self.if_in_time(ctx, id, next);
         let instance = self.runs[id].instance;
         ctx.emit(Event::Process(
             instance,
@@ -193,6 +193,7 @@ impl Worker {
             HookEnd::Exited { .. } | HookEnd::TimedOut { .. } => None,
         };
         let next = self.after_launch_failure(ctx, id, failure);
+        let next = self.if_in_time(ctx, id, next);
         self.runs[id].ended(LastEnd::NotPrepared { end });
         if let Next::Failed(_) = next {
             ctx.judge(SHELL_NOT_EXECUTED);
@@ -254,6 +255,7 @@ impl Worker {
             cause,
         });
         let next = self.after_exit(ctx, id, status, uptime);
+        let next = self.if_in_time(ctx, id, next);
         let instance = self.runs[id].instance;
         ctx.emit(Event::Process(
             instance,
@@ -334,7 +336,7 @@ impl Worker {
             return self.after_stop(ctx, id);
         }
         // Its flows are new ones now, for what has replaced it.
-        if self.runs.is_leaving(id) {
+        if self.runs.is_leaving(id) && !self.is_to_drain(id) {
             return Next::Stopping;
         }
         let restart = &self.runs[id].life.restart;
@@ -361,7 +363,7 @@ impl Worker {
             }
             Activation::PerConnection(_) => return Next::Done,
         }
-        let Some(Instance { run, history, .. }) = self.runs.instance_mut(id) else {
+        let Some((run, history)) = self.runs.history_mut(id) else {
             return Next::Stopping;
         };
         let restart = &run.life.restart;
@@ -403,7 +405,7 @@ impl Worker {
             .runs
             .instance_mut(id)
             .map(|one| std::mem::take(&mut one.again));
-        let again = again.unwrap_or_default();
+        let again = again.unwrap_or_default() || self.is_to_drain(id);
         if !again || ctx.phase != Phase::Running {
             Next::Stopping
         } else if self.is_on_demand(id) {
@@ -415,7 +417,7 @@ impl Worker {
 
     /// The delay before the next start after what does not count towards the limit.
     fn delay_of(&mut self, ctx: &mut Ctx, id: RunId) -> Duration {
-        let Some(Instance { run, history, .. }) = self.runs.instance_mut(id) else {
+        let Some((run, history)) = self.runs.history_mut(id) else {
             return Duration::ZERO;
         };
         let salt = u64::from(run.instance.index);
@@ -423,7 +425,7 @@ impl Worker {
     }
 
     pub(super) fn after_crash(&mut self, ctx: &mut Ctx, id: RunId) -> Next {
-        let Some(Instance { run, history, .. }) = self.runs.instance_mut(id) else {
+        let Some((run, history)) = self.runs.history_mut(id) else {
             // Others are never restarted.
             return Next::Stopping;
         };
@@ -440,6 +442,10 @@ impl Worker {
 
     /// Puts into effect what was decided about an instance whose process is gone.
     pub(super) fn follow(&mut self, ctx: &mut Ctx, id: RunId, next: Next) {
+        if !matches!(next, Next::RestartIn(_)) {
+            // Whoever waits in its shard waits for another start.
+            self.runs[id].drain = None;
+        }
         match next {
             Next::RestartIn(delay) => {
                 self.become_state(
@@ -457,6 +463,7 @@ impl Worker {
                 let until = ctx.now + not_before;
                 self.become_state(ctx, id, State::Backoff { until });
             }
+            Next::Failed(_) if self.runs.is_leaving(id) => self.leave(ctx, id),
             Next::Failed(reason) => self.failed_for_good(ctx, id, reason),
             Next::Done | Next::StaysStopped | Next::Stopping | Next::RolledBack => {
                 self.leave(ctx, id);
@@ -520,6 +527,9 @@ impl Worker {
     /// and no listener.
     pub(super) fn start_again(&mut self, ctx: &mut Ctx, id: RunId) {
         ctx.take_clients_again(self.id);
+        if self.runs[id].drain.is_some() && !self.may_drain(ctx, id) {
+            return self.stop_instance(ctx, id);
+        }
         if !self.runs.is_connection(id) && self.waits_for_a_listener(ctx) {
             self.become_state(ctx, id, State::Waiting);
         } else {
@@ -556,10 +566,10 @@ impl Worker {
     /// Starts an instance, or first the command before it.
     pub(super) fn spawn(&mut self, ctx: &mut Ctx, id: RunId) {
         self.bring_up_to_date(id);
+        self.drain_anew(ctx.now, id);
         self.idle.stopped_at = None;
         let run = &mut self.runs[id];
         run.starts = run.starts.saturating_add(1);
-        run.drain = None;
         run.fault = None;
         run.by_itself = false;
         run.main_ended = None;

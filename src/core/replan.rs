@@ -177,10 +177,11 @@ impl Worker {
 
     /// Stops what is to be no instance any more, and has no place.
     pub(super) fn retire(&mut self, ctx: &mut Ctx, id: RunId) {
+        let drains = self.drain(ctx, id);
         self.runs.send_off(id);
         if self.runs[id].state == State::Stopped {
             self.leave(ctx, id);
-        } else if !self.drain(ctx, id) {
+        } else if !drains {
             self.stop_instance(ctx, id);
         }
     }

@@ -38,7 +38,8 @@ impl Worker {
         let ends = state.process().is_none() || state.ending().is_some();
         let goes_on = ends || self.keeps_its_flows(ctx, id);
         let goes = self.runs.is_leaving(id) || self.makes_room(id);
-        if goes && !goes_on && !self.drain(ctx, id) {
+        let drained = self.runs[id].drain.is_some();
+        if goes && (drained || !goes_on) && !self.drain(ctx, id) {
             self.stop_instance(ctx, id);
         }
         match self.runs[id].state {

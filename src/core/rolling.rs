@@ -62,6 +62,7 @@ impl Worker {
         to: Option<Target>,
         only: Option<u32>,
     ) -> u32 {
+        self.redefine_what_is_outdated();
         // What has proven itself is gone back to, and not what was being tried. What is only watched
         // serves.
         let before = self.rollout.take();
@@ -212,6 +213,7 @@ impl Worker {
         run.instance.generation = by.generation;
         run.revision = by.revision;
         run.life = by.life;
+        run.drain = None;
         if let Some(instance) = self.runs.instance_mut(id) {
             instance.history = History::default();
         }
@@ -222,7 +224,8 @@ impl Worker {
     pub(super) fn bring_up_to_date(&mut self, id: RunId) {
         let revision = self.runs[id].revision;
         let is_one = self.runs.is_placed(id) || self.runs.is_connection(id);
-        if !is_one || revision == self.revision {
+        // What drains has the shard of what it is.
+        if !is_one || revision == self.revision || self.is_to_drain(id) {
             return;
         }
         let is_tried = |rollout: &&Rollout| rollout.back.is_none() && rollout.watched.is_none();
@@ -347,6 +350,9 @@ impl Worker {
         if run.state.is_busy() && is_back && run.revision == self.revision {
             return None;
         }
+        if self.drain_once_more(ctx, old) {
+            return step(old, None, At::MakingRoom);
+        }
         if !self.runs[old].state.is_busy() && is_opposed {
             // Or it came back by itself, as what it was, and would never make room.
             self.comes_back(old, false);
@@ -386,7 +392,9 @@ impl Worker {
         loop {
             let state = &self.runs[step.new].state;
             match step.at {
-                At::MakingRoom if state.is_busy() => return Outcome::Wait,
+                At::MakingRoom if state.is_busy() || self.is_to_drain(step.new) => {
+                    return Outcome::Wait;
+                }
                 At::MakingRoom if self.has_to_wait(ctx) => {
                     return Outcome::Wait;
                 }
@@ -533,11 +541,13 @@ impl Worker {
         self.give_up_size();
         // What does not run is to be started by the old definition, too.
         let old = rollout.from.revision;
-        for id in self.runs.placed() {
+        for (position, id) in (0..).zip(self.runs.placed()) {
             let run = &self.runs[id];
             match &run.state {
                 State::Preparing { .. } if run.revision != old => self.stop_instance(ctx, id),
                 state if state.is_busy() => {}
+                // Before its step, which makes it another.
+                _ if todo.contains(&position) && self.drain_once_more(ctx, id) => {}
                 _ => self.redefine(id),
             }
         }
@@ -619,6 +629,19 @@ impl Worker {
         self.retire_unused(ctx);
     }
 
+    /// What does not run and would start by a definition before, whose sockets are closed, is of the present one.
+    pub(super) fn redefine_what_is_outdated(&mut self) {
+        if self.outdated || self.rollout.is_some() {
+            return;
+        }
+        for id in self.runs.placed() {
+            let run = &self.runs[id];
+            if !run.state.is_busy() && run.revision != self.revision {
+                self.redefine(id);
+            }
+        }
+    }
+
     /// Tells that only the present definition is needed any more as soon as that is so. What runs by
     /// another may still have a command to run after its end.
     pub(super) fn retire_unused(&mut self, ctx: &mut Ctx) {
@@ -627,7 +650,9 @@ impl Worker {
         }
         let revision = self.revision;
         let is_other = |run: &Run| run.revision != revision;
-        let mut busy = self.runs.all().filter(|run| run.state.is_busy());
+        // What is to drain may be between two starts.
+        let is_busy = |run: &&Run| run.state.is_busy() || run.drain.is_some();
+        let mut busy = self.runs.all().filter(is_busy);
         let mut connections = self.runs.connections();
         if busy.any(is_other) || connections.any(|one| is_other(&one.run)) {
             return;

@@ -40,6 +40,16 @@ pub(super) struct Drain {
     pub(super) empty_since: Option<Mono>,
 }
 
+impl Drain {
+    /// Of which nothing is known but that it is one.
+    pub(super) const UNTOLD: Drain = Drain {
+        limit: None,
+        look_at: None,
+        pause: Duration::ZERO,
+        empty_since: None,
+    };
+}
+
 /// Somebody waits for what an instance says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rereading {
@@ -68,7 +78,7 @@ pub(super) struct Run {
     pub(super) overdue: bool,
     /// How often in a row it could not be seen whether it takes clients.
     pub(super) hidden: u32,
-    /// It is on its way out, and goes on until nobody waits in its shard.
+    /// It is on its way out, and goes on until nobody waits in its shard: started again if it has to be.
     pub(super) drain: Option<Drain>,
     /// While it is ready.
     pub(super) watchdog: Option<Watchdog>,
@@ -192,6 +202,8 @@ pub(super) struct Instance {
 #[derive(Debug, Clone)]
 pub(super) struct Leaving {
     pub(super) run: Run,
+    /// Its crashes: it comes back while somebody waits in its shard.
+    history: History,
 }
 
 /// A connection that listend has accepted, and the process that serves it.
@@ -254,6 +266,22 @@ impl Runs {
     pub(super) fn instance_mut(&mut self, id: RunId) -> Option<&mut Instance> {
         self.lent.note(id);
         self.instances.get_mut(&id).map(Box::as_mut)
+    }
+
+    /// The crashes of what may be started again.
+    pub(super) fn history(&self, id: RunId) -> Option<&History> {
+        let instance = self.instances.get(&id).map(|one| &one.history);
+        instance.or_else(|| self.leaving.get(&id).map(|one| &one.history))
+    }
+
+    /// The same, with what it is of.
+    pub(super) fn history_mut(&mut self, id: RunId) -> Option<(&Run, &mut History)> {
+        self.lent.note(id);
+        if let Some(one) = self.instances.get_mut(&id) {
+            return Some((&one.run, &mut one.history));
+        }
+        let leaving = self.leaving.get_mut(&id)?;
+        Some((&leaving.run, &mut leaving.history))
     }
 
     /// A connection that is not over.
@@ -400,7 +428,8 @@ impl Runs {
         self.lent.note(id);
         self.candidates.remove(&id);
         if let Some(instance) = self.instances.remove(&id) {
-            self.leaving.insert(id, Leaving { run: instance.run });
+            let Instance { run, history, .. } = *instance;
+            self.leaving.insert(id, Leaving { run, history });
         }
     }
 

@@ -9,14 +9,18 @@
 //! An instance that is not to be replaced, since there are to be fewer, or by one that has no shard, since the
 //! sockets are to be shared, is the last to accept from its shard. No client is sent there any more, but some are in its queue or on
 //! their way into it. It *drains*: it goes on until its queue has been empty for a while, or for
-//! `stop_timeout`, and only then is it asked to stop.
+//! `stop_timeout`, and only then is it asked to stop. If it ends before, it is started again for that, as its
+//! restart policy has it; so is one that a rollout finds on its way to another start. Only the first shard needs
+//! none of this: it is there whatever there is to be, and who waits in it is served by whoever comes next.
 
 use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::{Event, InstanceEvent};
+use super::rollout::Target;
 use super::run::{Drain, Run};
 use super::state::State;
-use super::types::{Phase, ProcessId, RunId};
+use super::time::Mono;
+use super::types::{Next, Phase, ProcessId, RunId};
 use super::worker::Worker;
 use crate::config::Distribute;
 use crate::plan::Lifecycle;
@@ -67,7 +71,11 @@ impl Worker {
             }
             let all = self.runs.places().map(|run| run.instance.index);
             let all: BTreeSet<u32> = all.collect();
-            return (!all.is_empty()).then_some(all);
+            return Some(match all.is_empty() {
+                // The first instance that there is has this one.
+                true => BTreeSet::from([0]),
+                false => all,
+            });
         }
         Some(served)
     }
@@ -111,24 +119,86 @@ impl Worker {
         let heir = self.runs.at(index).filter(|heir| *heir != id);
         // All that has no shards is at the first.
         let is_served = heir.is_some_and(|heir| has_shards(&self.runs[heir].life) || index == 0);
-        // The first shard is what all share otherwise.
-        let is_shared = index == 0 && !has_shards(&self.lifecycle) && self.runs.len() > 0;
-        has_shards(&run.life) && !is_served && !is_shared
+        // The first shard is what all share otherwise, and where they wait while there is no instance.
+        let is_kept = index == 0 && (!has_shards(&self.lifecycle) || self.runs.len() == 0);
+        has_shards(&run.life) && !is_served && !is_kept
     }
 
-    /// Whether an instance runs that nobody would follow at its shard.
+    /// Whether somebody may wait in the shard of an instance for that and nobody else.
+    fn is_needed_at_shard(&self, ctx: &Ctx, id: RunId) -> bool {
+        let is_wanted = ctx.phase == Phase::Running && !self.removed && !self.stopped;
+        is_wanted && self.is_last_at_shard(id)
+    }
+
+    /// Whether an instance runs, or will by itself, that nobody would follow at its shard.
     pub(super) fn is_alone_at_shard(&self, ctx: &Ctx, id: RunId) -> bool {
-        let state = &self.runs[id].state;
-        let runs = state.process().is_some() && state.ending().is_none();
-        runs && ctx.phase == Phase::Running && !self.removed && self.is_last_at_shard(id)
+        let run = &self.runs[id];
+        let again = self.runs.instance(id).is_some_and(|one| one.again);
+        let comes_back = again || run.fault.is_some() || run.by_itself;
+        let serves = match run.state {
+            State::Activating { .. } | State::Running { .. } | State::Backoff { .. } => true,
+            State::Preparing { cancelled, .. } => !cancelled || comes_back,
+            State::Starting { ending, .. } => ending.is_none() || comes_back,
+            State::Stopping { .. } => comes_back || run.drain.is_some(),
+            State::Cleaning { next, .. } => matches!(next, Next::RestartIn(_)),
+            State::Waiting | State::Failed { .. } | State::Stopped => false,
+        };
+        serves && self.is_needed_at_shard(ctx, id)
     }
 
     /// An instance is to be none any more: if it is the last one at its shard, it goes on until nobody
     /// waits there. Answers whether it does.
     pub(super) fn drain(&mut self, ctx: &mut Ctx, id: RunId) -> bool {
-        if !self.is_alone_at_shard(ctx, id) {
+        let drains = self.is_alone_at_shard(ctx, id);
+        if drains {
+            self.begin_to_drain(ctx, id);
+        }
+        drains
+    }
+
+    /// An instance that does not run, or not for long, is to be replaced by what shares the sockets: whoever waits
+    /// in its shard is served by it before. Answers whether that is so.
+    pub(super) fn drain_once_more(&mut self, ctx: &mut Ctx, id: RunId) -> bool {
+        let run = &self.runs[id];
+        let is_bad = |bad: &Target| bad.revision == run.revision;
+        let cannot = match run.state {
+            State::Waiting | State::Failed { .. } => true,
+            // It goes on beside what comes.
+            State::Activating { .. } | State::Running { .. } => true,
+            State::Preparing { cancelled, .. } => !cancelled,
+            State::Starting { ending, .. } => ending.is_none(),
+            State::Stopping { .. }
+            | State::Cleaning { .. }
+            | State::Backoff { .. }
+            | State::Stopped => self.given_up.as_ref().is_some_and(is_bad),
+        };
+        if cannot || has_shards(&self.lifecycle) || !self.is_needed_at_shard(ctx, id) {
             return false;
         }
+        self.begin_to_drain(ctx, id);
+        true
+    }
+
+    /// Whether an instance goes on until nobody waits in its shard.
+    pub(super) fn is_to_drain(&self, id: RunId) -> bool {
+        self.runs[id].drain.is_some()
+    }
+
+    /// Whether what is to drain may be started for that, or again.
+    pub(super) fn may_drain(&self, ctx: &Ctx, id: RunId) -> bool {
+        self.is_needed_at_shard(ctx, id) && !self.waits_for_a_listener(ctx)
+    }
+
+    /// What follows the end of what is to drain, unless its time is over by then.
+    pub(super) fn if_in_time(&self, ctx: &Ctx, id: RunId, next: Next) -> Next {
+        let limit = self.runs[id].drain.and_then(|drain| drain.limit);
+        match (next, limit) {
+            (Next::RestartIn(delay), Some(limit)) if ctx.now + delay >= limit => Next::Stopping,
+            (next, _) => next,
+        }
+    }
+
+    fn begin_to_drain(&mut self, ctx: &mut Ctx, id: RunId) {
         let run = &mut self.runs[id];
         let to_start = match run.state {
             State::Running { .. } => Some(Duration::ZERO),
@@ -149,7 +219,22 @@ impl Worker {
         ctx.emit(Event::Instance(instance, InstanceEvent::Draining { limit }));
         ctx.stir(self.id);
         self.reschedule(ctx, id);
-        true
+        match self.runs[id].state {
+            State::Stopped | State::Backoff { .. } => self.start_again(ctx, id),
+            State::Cleaning { hook, .. } => {
+                let next = Next::RestartIn(Duration::ZERO);
+                self.become_state(ctx, id, State::Cleaning { hook, next });
+            }
+            _ => {}
+        }
+    }
+
+    /// What is to drain is started: its queue is looked at anew.
+    pub(super) fn drain_anew(&mut self, now: Mono, id: RunId) {
+        if let Some(drain) = &mut self.runs[id].drain {
+            (drain.look_at, drain.pause) = (Some(now + FIRST_PAUSE), FIRST_PAUSE);
+            drain.empty_since = None;
+        }
     }
 
     /// It is to go on after all, if it was not told anything yet.

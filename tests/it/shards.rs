@@ -346,6 +346,82 @@ fn an_instance_that_goes_is_stopped_when_its_queue_is_empty() {
     daemon.stop();
 }
 
+// Rule: one that crashes on its way out is started again to accept who waits in its shard.
+#[test]
+fn an_instance_that_crashes_while_it_drains_is_started_again_for_that() {
+    let world = World::new();
+    let daemon = run(&world, &puppets(2, "restart: { backoff: 10ms..10ms }"));
+    let mut before = sorted(world.puppets(2));
+    for puppet in &mut before {
+        puppet.ask("notify READY=1");
+    }
+    let mut client = Varlink::connect(&world);
+    so_many_run(&mut client, 2);
+    let waiting = clients(daemon.address("web"), 40);
+    let in_queue = depths(&mut client);
+    let fewer = json!({ "worker": "app", "instances": 1, "no_wait": true });
+    client.ask("Scale", fewer);
+    daemon.line(&["app.1", "serves the clients in its shard"]);
+    kill(before[1].report.pid, Signal::SIGKILL);
+    let mut next = world.puppets(1).remove(0);
+    assert_eq!(next.report.env["N"], "1");
+    next.ask("notify READY=1");
+    next.tell("serve");
+    daemon.line(&["app.1", "stopping with"]);
+    assert_eq!(depths(&mut client), [in_queue[0], 0]);
+    before[0].tell("serve");
+    let by_next = waiting.into_iter().filter(|one| {
+        let report = client::read_report(one).expect("an answer");
+        report.pid == next.report.pid
+    });
+    assert_eq!(by_next.count() as u64, in_queue[1]);
+    so_many_run(&mut client, 1);
+    daemon.stop();
+}
+
+// Rule: who waits in a shard for the successor of an instance is accepted, also if the sockets come to be shared
+// before there is one.
+#[test]
+fn who_waits_for_a_successor_is_served_when_the_sockets_come_to_be_shared() {
+    let world = World::new();
+    let yaml = puppets(2, "stop_timeout: 60s");
+    let yaml = yaml.replace("min_ready: 0s", "min_ready: 0s, order: stop-first");
+    let daemon = run(&world, &yaml);
+    let mut before = sorted(world.puppets(2));
+    for puppet in &mut before {
+        puppet.ask("notify READY=1");
+    }
+    before[1].ask("drain");
+    let mut client = Varlink::connect(&world);
+    so_many_run(&mut client, 2);
+    let waiting = clients(daemon.address("web"), 40);
+    assert!(depths(&mut client)[1] > 0);
+    ask(&world, "restart app.1 --no-wait").expect_code(0);
+    daemon.line(&["app.1", "stopping with"]);
+    rewrite(
+        &world,
+        &yaml.replace("distribute: shards", "distribute: shared"),
+    );
+    ask(&world, "reload --no-wait").expect_code(0);
+    daemon.line(&["app.0", "stopping with"]);
+    before[1].tell("exit 0");
+    // Both by what is shared, and before that the second once more by what it was.
+    let started: Vec<String> = (0..3)
+        .map(|_| {
+            let mut puppet = world.puppets(1).remove(0);
+            puppet.ask("notify READY=1");
+            puppet.tell("serve");
+            puppet.report.env["N"].clone()
+        })
+        .collect();
+    assert_eq!(started, ["0", "1", "1"]);
+    for one in waiting {
+        client::read_report(one).expect("an answer");
+    }
+    eventually("one socket is held", || depths(&mut client).len() == 1);
+    daemon.stop();
+}
+
 // Rule: from one shared socket to shards and back, nobody is refused or reset.
 #[test]
 fn a_reload_to_shards_and_back_loses_nobody() {

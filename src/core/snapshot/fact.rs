@@ -196,6 +196,8 @@ pub(in crate::core) struct RunFact {
     pub(in crate::core) main_ended: Option<u64>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub(in crate::core) overdue: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(in crate::core) drains: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::core) watchdog: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

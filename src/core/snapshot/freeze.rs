@@ -277,7 +277,7 @@ impl Worker {
     fn run_fact(&self, ctx: &Ctx, run: &Run) -> Fact {
         let held = self.runs.connection(run.id);
         let instance = self.runs.instance(run.id);
-        let crashes = instance.map(|one| &one.history);
+        let crashes = self.runs.history(run.id);
         let crashes = crashes.filter(|history| **history != History::default());
         let role = match self.role(run.id) {
             _ if held.is_some() => RoleWord::Connection,
@@ -310,6 +310,7 @@ impl Worker {
             by_itself: run.by_itself,
             main_ended: run.main_ended.cast(),
             overdue: run.overdue,
+            drains: run.drain.is_some(),
             watchdog: run.watchdog.map(|watchdog| watchdog.interval).cast(),
             told_interval: run.told_interval.cast(),
             busy: run.busy,

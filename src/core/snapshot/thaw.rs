@@ -16,7 +16,7 @@ use crate::core::helpers::Helper;
 use crate::core::listeners::{Absence, ListenerTimer, Rebound, RepairState};
 use crate::core::machine::Core;
 use crate::core::rollout::{At, Definition, Rollout, Step, Target};
-use crate::core::run::{Connection, Run, Watchdog};
+use crate::core::run::{Connection, Drain, Run, Watchdog};
 use crate::core::state::State;
 use crate::core::time::Mono;
 use crate::core::types::{
@@ -273,6 +273,8 @@ impl Thaw {
         run.by_itself = fact.by_itself;
         run.main_ended = fact.main_ended.cast();
         run.overdue = fact.overdue;
+        // The time for it begins when listend goes on.
+        run.drain = fact.drains.then_some(Drain::UNTOLD);
         // It begins when listend goes on.
         run.watchdog = fact.watchdog.map(|interval| Watchdog {
             interval: interval.cast(),
@@ -330,12 +332,14 @@ impl Thaw {
         known.runs.add(run);
         if let Some(instance) = known.runs.instance_mut(id) {
             instance.again = fact.again;
-            if let Some(crashes) = &fact.crashes {
-                instance.history = History {
-                    consecutive: crashes.in_a_row,
-                    recent: crashes.recent.iter().copied().map(As::cast).collect(),
-                };
-            }
+        }
+        if let Some((_, history)) = known.runs.history_mut(id)
+            && let Some(crashes) = &fact.crashes
+        {
+            *history = History {
+                consecutive: crashes.in_a_row,
+                recent: crashes.recent.iter().copied().map(As::cast).collect(),
+            };
         }
         if fact.role == RoleWord::Leaving {
             known.runs.send_off(id);

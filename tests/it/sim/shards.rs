@@ -19,11 +19,13 @@ use std::time::Duration;
 
 const APP: WorkerId = WorkerId(0);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
 /// More than anything takes that can come up.
 const ROUNDS: usize = 4000;
 
 seen! {
     crashes: "crashes with clients in the queue",
+    drained_later: "starts only to serve who waits in a shard",
     drained: "instances that were stopped when nobody waited any more",
     too_slow: "instances that were stopped although somebody waited",
     shrunk: "changes to fewer instances",
@@ -65,9 +67,17 @@ struct Life {
     /// Who waits in each shard that is held.
     queues: Vec<u64>,
     steered: BTreeSet<u32>,
-    /// Shards in which somebody may be left: who was to serve them crashed, was too slow, or was stopped by
-    /// hand.
+    /// Shards in which somebody may be left: who was to serve them was too slow, was stopped by hand, or crashed,
+    /// and what it was a trial of is given up.
     excused: BTreeSet<u32>,
+    /// By which definition the last one was that crashed at each shard.
+    crashed: BTreeMap<u32, Revision>,
+    /// What the last rollout ended with that went well.
+    proven: Revision,
+    /// A rollout goes forward.
+    rolls: bool,
+    /// Who is to be started again to drain, since when it is to, and whether it was ready by then.
+    owed: BTreeMap<InstanceId, (Mono, bool)>,
     calm: bool,
     trace: Trace,
     tickets: u64,
@@ -100,6 +110,7 @@ fn plain(distribute: Distribute, instances: u32, order: Order) -> Lifecycle {
         stop_timeout: Some(STOP_TIMEOUT),
         restart: Restart {
             limit: None,
+            backoff_max: LONGEST_BACKOFF,
             ..Restart::default()
         },
         rollout: Rollout {
@@ -129,6 +140,10 @@ impl Life {
             looks: Vec::new(),
             counts: false,
             excused: BTreeSet::new(),
+            crashed: BTreeMap::new(),
+            proven: Revision(1),
+            rolls: false,
+            owed: BTreeMap::new(),
             calm: false,
             trace,
             tickets: 0,
@@ -142,16 +157,17 @@ impl Life {
         self.lives[&revision].distribute == Distribute::Shards
     }
 
-    /// Who waits in a shard for a successor with its number waits in vain if a change to a shared socket, or the
-    /// way back to one, overtakes it.
-    fn excuse_unserved(&mut self) {
-        let serves = |shard: u32| {
-            let of_it = |one: &Proc| one.instance.index == shard && one.ready && !one.asked;
-            self.procs.values().any(of_it)
-        };
-        let shards = 0..self.queues.len() as u32;
-        let left: Vec<u32> = shards.filter(|shard| !serves(*shard)).collect();
-        self.excused.extend(left);
+    /// What is given up is not started again for those who wait where it has crashed.
+    fn excuse_given_up(&mut self) {
+        let (latest, _) = self.latest();
+        let of_it = self.crashed.iter().filter(|(_, by)| **by == latest);
+        self.excused.extend(of_it.map(|(shard, _)| *shard));
+    }
+
+    /// Whether the time is over for somebody to be started again to serve a shard.
+    fn is_too_late(&self, shard: u32) -> bool {
+        let mut owed = self.owed.iter().filter(|(of, _)| of.index == shard);
+        owed.any(|(_, (since, _))| *since + STOP_TIMEOUT <= self.now)
     }
 
     fn shard_of(&self, proc: &Proc) -> usize {
@@ -190,14 +206,16 @@ impl Life {
                     assert!(held, "{instance:?} has no shard of its own");
                 }
                 let stuck = !self.calm && self.rng.one_in(6);
+                let drains = self.owed.remove(&instance);
+                self.seen.drained_later += u64::from(drains.is_some());
                 let proc = Proc {
                     instance,
                     revision,
                     ran: false,
                     ready: false,
                     asked: false,
-                    drains: None,
-                    was_ready: false,
+                    drains: drains.map(|(since, _)| since),
+                    was_ready: drains.is_some_and(|(_, was_ready)| was_ready),
                     stuck,
                 };
                 self.procs.insert(process, proc);
@@ -216,15 +234,26 @@ impl Life {
             Effect::Emit(Event::Instance(instance, InstanceEvent::Draining { .. })) => {
                 let now = self.now;
                 let mut procs = self.procs.values_mut();
-                let proc = procs.find(|proc| proc.instance == instance);
-                let proc = proc.expect("it runs");
-                assert!(!proc.asked);
-                proc.drains = Some(now);
-                proc.was_ready = proc.ready;
+                let proc = procs.find(|proc| proc.instance == instance && !proc.asked);
+                match proc {
+                    Some(proc) => {
+                        proc.drains = Some(now);
+                        proc.was_ready = proc.ready;
+                    }
+                    // It comes back for that.
+                    None => drop(self.owed.insert(instance, (now, false))),
+                }
             }
             Effect::Retire { needed, .. } => self.retire(needed),
             Effect::Emit(Event::Rollout(_, RolloutEvent::RolledBack { .. })) => {
-                self.excuse_unserved();
+                self.excuse_given_up();
+                self.rolls = false;
+            }
+            Effect::Emit(Event::Rollout(_, event)) => {
+                self.rolls = matches!(event, RolloutEvent::Started { .. });
+                if !self.rolls {
+                    (self.proven, _) = self.latest();
+                }
             }
             Effect::Emit(_) | Effect::Answer { .. } => {}
             // Each instance is told of, whatever its listeners are.
@@ -243,7 +272,8 @@ impl Life {
             return;
         }
         for (shard, waiting) in (0..).zip(&self.queues).skip(1) {
-            let lost = *waiting > 0 && !self.excused.contains(&shard);
+            let is_excused = self.excused.contains(&shard) || self.is_too_late(shard);
+            let lost = *waiting > 0 && !is_excused;
             assert!(!lost, "{waiting} wait in {shard}, which is closed");
         }
         self.queues.truncate(1);
@@ -324,14 +354,30 @@ impl Life {
             self.seen.crashes += 1;
         }
         if !proc.asked {
-            self.excused.insert(shard as u32);
+            self.crashed.insert(shard as u32, proc.revision);
+            if proc.revision != self.proven {
+                // A trial, which may not be gone back to.
+                self.excused.insert(shard as u32);
+            }
         }
+        self.owed.extend(
+            proc.drains
+                .map(|since| (proc.instance, (since, proc.was_ready))),
+        );
         self.looks.retain(|one| *one != process);
         // In the order in which the shell has things to tell.
         if !proc.ran {
             self.give(Input::ExecSucceeded { process });
         }
         self.give(Input::Exited { process, status });
+        if self.core.facts(proc.instance).is_some() {
+            return;
+        }
+        let since = self.owed.remove(&proc.instance);
+        let in_time = |since| self.now + LONGEST_BACKOFF < since + STOP_TIMEOUT;
+        if !proc.asked && since.is_some_and(|(since, _)| !in_time(since)) {
+            self.excused.insert(shard as u32);
+        }
     }
 
     /// Something happens to a process.
@@ -411,7 +457,6 @@ impl Life {
             }
             Distribute::Shared => {
                 self.seen.to_shared += u64::from(!same);
-                self.excuse_unserved();
             }
         }
         self.seen.shrunk += u64::from(after.instances < before.instances);
@@ -419,6 +464,10 @@ impl Life {
             true => latest,
             false => Revision(latest.0 + 1),
         };
+        if self.rolls && next != latest {
+            // What was being tried and has crashed is not gone back to.
+            self.excuse_given_up();
+        }
         let life = after.clone();
         let update = match settings {
             true => WorkerUpdate::Settings { life },
@@ -479,7 +528,7 @@ impl Life {
             47..=51 => self.time_goes_on(2 * SECOND),
             52 => self.operate(Command::Restart),
             53 | 54 => {
-                let instances = 1 + self.rng.below(6) as u32;
+                let instances = self.rng.below(7) as u32;
                 self.operate(Command::Scale(instances));
             }
             55 => self.reload_at_random(),
@@ -564,7 +613,8 @@ impl Life {
             assert_eq!(self.steered, wanted);
         }
         for (shard, waiting) in (0..).zip(&self.queues) {
-            let may_be_left = !wanted.contains(&shard) && self.excused.contains(&shard);
+            let is_excused = self.excused.contains(&shard) || self.is_too_late(shard);
+            let may_be_left = !wanted.contains(&shard) && is_excused;
             assert!(
                 *waiting == 0 || may_be_left,
                 "{waiting} are left in {shard}"
@@ -584,6 +634,8 @@ fn run(seed: u64, trace: Trace) -> Seen {
         life.rest();
         life.calm = false;
         life.excused.clear();
+        life.crashed.clear();
+        life.owed.clear();
         life.queues.iter_mut().for_each(|queue| *queue = 0);
     }
     life.seen
@@ -663,6 +715,7 @@ fn every_order_of_what_happens_leaves_no_client() {
         Restart,
         To(Distribute::Shared),
         To(Distribute::Shards),
+        Scale(0),
         Scale(1),
         Scale(4),
         Follow,
