@@ -29,7 +29,7 @@ use super::rollout::{At, Course, Definition, Rollout, Step, StepStage, Target};
 use super::run::Run;
 use super::shards::has_shards;
 use super::state::State;
-use super::types::{Answer, Degraded, InstanceId, Phase, Refused, RunId, RunRole, Ticket};
+use super::types::{Answer, Degraded, InstanceId, Next, Phase, Refused, RunId, RunRole, Ticket};
 use super::worker::Worker;
 use crate::config::Order;
 use crate::plan::Lifecycle;
@@ -188,6 +188,26 @@ impl Worker {
                     }
                 }
             }
+        }
+    }
+
+    /// Whether an instance has ended, or is about to, and no other start of it is to come.
+    pub(super) fn goes_down(&self, id: RunId) -> bool {
+        let run = &self.runs[id];
+        let again = self.runs.instance(id).is_some_and(|one| one.again);
+        let is_wanted = again || run.fault.is_some() || run.by_itself || run.drain.is_some();
+        match run.state {
+            State::Failed { .. } | State::Stopped => true,
+            State::Preparing { cancelled, .. } => cancelled && !is_wanted,
+            State::Starting { ending, .. } => ending.is_some() && !is_wanted,
+            State::Stopping { .. } => !is_wanted,
+            State::Cleaning { next, .. } => {
+                !matches!(next, Next::RestartIn(_) | Next::AtNextClient { .. })
+            }
+            State::Waiting
+            | State::Activating { .. }
+            | State::Running { .. }
+            | State::Backoff { .. } => false,
         }
     }
 
@@ -501,7 +521,15 @@ impl Worker {
             let state = &self.runs[step.new].state;
             step.at == At::MakingRoom && state.process().is_some() && state.ending().is_none()
         };
-        let in_place = |step: &&Step| step.old.is_none() && step.at != At::Draining;
+        let is_down = |worker: &Worker, position: u32| {
+            let id = worker.runs.at(position);
+            id.is_some_and(|id| worker.goes_down(id))
+        };
+        // Of those that have another beside them, what was asked to end before goes on no more than what makes room.
+        let in_place = |step: &&Step| {
+            let goes_down = step.old.is_none() || is_down(self, step.position);
+            goes_down && step.at != At::Draining
+        };
         let again = steps.iter().filter(in_place);
         let again = again.filter(|step| !goes_on(step));
         let again = again.map(|step| step.position);
@@ -512,7 +540,7 @@ impl Worker {
         let replaced = replaced.filter(|position| !(same && is_busy(self, *position)));
         // What did not run when the rollout began was to be started by it.
         let begun = std::mem::take(&mut rollout.todo).into_iter();
-        let down = begun.filter(|position| !is_busy(self, *position));
+        let down = begun.filter(|position| !is_busy(self, *position) || is_down(self, *position));
         // One that was promoted, and has crashed.
         let place = self.runs.at(instance.index);
         let crashed = place.filter(|id| self.runs[*id].instance == instance);
@@ -543,12 +571,13 @@ impl Worker {
         let old = rollout.from.revision;
         for (position, id) in (0..).zip(self.runs.placed()) {
             let run = &self.runs[id];
-            match &run.state {
-                State::Preparing { .. } if run.revision != old => self.stop_instance(ctx, id),
-                state if state.is_busy() => {}
-                // Before its step, which makes it another.
-                _ if todo.contains(&position) && self.drain_once_more(ctx, id) => {}
-                _ => self.redefine(id),
+            let is_busy = run.state.is_busy();
+            if matches!(run.state, State::Preparing { .. }) && run.revision != old {
+                self.stop_instance(ctx, id);
+            }
+            // Who waits in its shard is served before its step, which makes it another.
+            if !is_busy && !(todo.contains(&position) && self.drain_once_more(ctx, id)) {
+                self.redefine(id);
             }
         }
         let degraded = Degraded {

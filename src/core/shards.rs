@@ -132,17 +132,7 @@ impl Worker {
 
     /// Whether an instance runs, or will by itself, that nobody would follow at its shard.
     pub(super) fn is_alone_at_shard(&self, ctx: &Ctx, id: RunId) -> bool {
-        let run = &self.runs[id];
-        let again = self.runs.instance(id).is_some_and(|one| one.again);
-        let comes_back = again || run.fault.is_some() || run.by_itself;
-        let serves = match run.state {
-            State::Activating { .. } | State::Running { .. } | State::Backoff { .. } => true,
-            State::Preparing { cancelled, .. } => !cancelled || comes_back,
-            State::Starting { ending, .. } => ending.is_none() || comes_back,
-            State::Stopping { .. } => comes_back || run.drain.is_some(),
-            State::Cleaning { next, .. } => matches!(next, Next::RestartIn(_)),
-            State::Waiting | State::Failed { .. } | State::Stopped => false,
-        };
+        let serves = self.runs[id].state != State::Waiting && !self.goes_down(id);
         serves && self.is_needed_at_shard(ctx, id)
     }
 

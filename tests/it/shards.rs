@@ -4,11 +4,12 @@ use crate::harness::load::{Load, Question};
 use crate::harness::reloading::{ask, reload, rewrite, run};
 use crate::harness::rollout::{instances, nobody_is_lost, status};
 use crate::harness::varlink::Varlink;
-use crate::harness::{Puppet, World, client, eventually, kill};
+use crate::harness::{Puppet, World, client, eventually, kill, require_tool};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 
 /// A worker `app` of a probe that serves, with these further lines.
 fn app(words: &str, lines: &str) -> String {
@@ -419,6 +420,47 @@ fn who_waits_for_a_successor_is_served_when_the_sockets_come_to_be_shared() {
         client::read_report(one).expect("an answer");
     }
     eventually("one socket is held", || depths(&mut client).len() == 1);
+    daemon.stop();
+}
+
+// Rule: without descriptors for more, the shards that there are go on, it is said why, and there are more later.
+#[test]
+fn without_descriptors_the_shards_that_there_are_serve() {
+    let Some(prlimit) = require_tool("prlimit") else {
+        return;
+    };
+    let world = World::new();
+    let daemon = run(&world, &app("--version, one", SHARDS));
+    let mut client = Varlink::connect(&world);
+    so_many_run(&mut client, 4);
+    let load = Load::start(daemon.address("web"), 6);
+    load.wait_for_answers(30);
+    let limit = |number: &str| {
+        let (pid, number) = (daemon.pid().to_string(), format!("--nofile={number}:"));
+        let done = Command::new(&prlimit)
+            .args(["--pid", &pid, &number])
+            .status();
+        assert!(done.expect("prlimit").success());
+    };
+    // What is open stays so.
+    limit("4");
+    client.ask(
+        "Scale",
+        json!({ "worker": "app", "instances": 6, "no_wait": true }),
+    );
+    daemon.line(&["cannot bind 6 shards", "share the 4 that there are"]);
+    daemon.line(&[
+        "cannot bind listener `web`",
+        "limit on open files is reached",
+    ]);
+    load.wait_for_answers(60);
+    limit("1024");
+    so_many_run(&mut client, 6);
+    assert_eq!(depths(&mut client).len(), 4);
+    // The next that start have their own.
+    ask(&world, "restart app").expect_code(0);
+    assert_eq!(depths(&mut client).len(), 6);
+    nobody_is_lost(load);
     daemon.stop();
 }
 

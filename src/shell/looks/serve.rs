@@ -20,6 +20,7 @@ use crate::shell::event_text;
 use crate::shell::problem_line::one_line;
 use crate::shell::turn::Shell;
 use crate::sys;
+use nix::libc;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -176,8 +177,16 @@ impl Shell {
                 let said = said.and_then(|said| serde_json::from_slice(said).ok());
                 let diagnosis = said.unwrap_or_else(|| {
                     diagnosis(&failed, |error| {
-                        let cause = "the cause is not known: the helper process did not return; \
-                                     `listend check` may say more";
+                        let cause = match error.errno {
+                            // It took the helper's as well.
+                            libc::EMFILE => {
+                                "listend's limit on open files is reached (ulimit -n, LimitNOFILE=)"
+                            }
+                            _ => {
+                                "the cause is not known: the helper process did not return; \
+                                 `listend check` may say more"
+                            }
+                        };
                         diagnose::unexplained(error, &failed.plan).with_cause(cause)
                     })
                 });
