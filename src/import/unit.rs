@@ -39,10 +39,10 @@ pub(super) fn assignments(unit: &Unit, section: &str) -> Vec<(String, String)> {
 pub(super) fn is_emptied(unit: &Unit, section: &str, key: &str) -> bool {
     let texts = std::iter::once(&unit.text).chain(&unit.drop_ins);
     let sections = texts.flat_map(|text| ini::unit(text));
-    let keys = sections
+    let mut keys = sections
         .filter(|found| found.name == section)
         .flat_map(|found| found.keys);
-    let last = keys.filter(|(name, _)| name == key).last();
+    let last = keys.rfind(|(name, _)| name == key);
     last.is_some_and(|(_, value)| value.is_empty())
 }
 
