@@ -303,7 +303,7 @@ fn a_worker_has_a_sandbox_of_its_own_within_that_of_the_unit() {
     // The tenths that systemd-analyze(1) has for the whole.
     for (drop_ins, most) in [
         (&["sandbox.conf"][..], "54"),
-        (&["hardened.conf", "sandbox.conf"], "23"),
+        (&["hardened.conf", "sandbox.conf"], "25"),
     ] {
         for drop_in in drop_ins {
             let to = format!("/etc/systemd/system/listend.service.d/{drop_in}");

@@ -155,7 +155,8 @@ impl Container {
         command.args(["--quiet", "--register=no", "--keep-unit"]);
         command.args(["--private-network", "--volatile=overlay"]);
         // Which it allows for nobody by itself.
-        command.arg("--system-call-filter=pidfd_getfd");
+        let calls = "pidfd_getfd landlock_create_ruleset landlock_add_rule landlock_restrict_self";
+        command.arg(format!("--system-call-filter={calls}"));
         command.args(["--resolv-conf=off", "--timezone=off", "--link-journal=no"]);
         command.arg(format!("--machine={name}"));
         command.arg("--directory").arg(root);
