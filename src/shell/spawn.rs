@@ -247,7 +247,10 @@ impl Shell {
     /// Whether clients of a listener wait although its workers run: by a definition before, which does
     /// not have it.
     pub(super) fn is_unserved(&self, listener: ListenerId) -> bool {
-        let mut sockets = self.sockets.of(self.plan.listener(listener)).peekable();
+        let Some(plan) = self.plan.listeners.get(&listener) else {
+            return false;
+        };
+        let mut sockets = self.sockets.of(plan).peekable();
         let takers = self.core.takers(listener);
         let by_the_plan = |taker: &WorkerId| {
             let latest = self.definitions.latest(*taker);

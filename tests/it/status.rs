@@ -3,7 +3,7 @@
 
 use crate::harness::reloading::{self, good_or_bad};
 use crate::harness::varlink::{self, Varlink};
-use crate::harness::{Daemon, Puppet, Start, World, eventually, free_port};
+use crate::harness::{Daemon, Puppet, Start, World, client, eventually, free_port};
 use serde_json::{Value, json};
 
 const YAML: &str = "
@@ -622,4 +622,67 @@ fn a_watched_status_follows_the_daemon_to_its_end() {
     let finished = watcher.finish();
     // Where the kernel does not tell how it ended, it is gone.
     assert!([Some(0), Some(69)].contains(&finished.code), "{finished:?}");
+}
+
+// Rule: an answer is put together over several turns, and a reload may come between two of them.
+#[test]
+fn a_reload_may_overtake_an_answer() {
+    let world = World::new();
+    let yaml = |count: usize| -> String {
+        let listeners = (0..count).map(|at| format!("  l{at}: 'unix:$DIR/{at}'\n"));
+        let listeners: String = listeners.collect();
+        format!("listeners:\n{listeners}")
+    };
+    let daemon = varlink::run(&world, &yaml(300));
+    let mut clients: Vec<Varlink> = (0..10).map(|_| Varlink::connect(&world)).collect();
+    world.write("listend.yaml", &yaml(10));
+    let reload = reloading::begin(&world);
+    // Somebody is being answered all the time.
+    while reload.is_running() {
+        for client in &mut clients {
+            client.call_with("Status", json!({}), json!({}));
+        }
+        for client in &mut clients {
+            let reply = client.next().expect("an answer");
+            assert!(reply["error"].is_null(), "{reply}");
+        }
+    }
+    reload.finish().expect_code(0);
+    let status = clients[0].ask("Status", json!({}));
+    assert_eq!(status["listeners"].as_array().map(Vec::len), Some(10));
+    daemon.stop();
+}
+
+// Rule: clients wait at a listener that a reload has removed, and that a process still has.
+#[test]
+fn the_queue_of_a_listener_that_was_removed_is_looked_at_no_more() {
+    let world = World::new();
+    let one = "
+listeners: { a: 'unix:$DIR/a' }
+workers:
+  a: { command: [$PROBE, puppet, $EVENTS], listeners: [a] }
+";
+    let two = "
+listeners: { a: 'unix:$DIR/a', b: 'unix:$DIR/b' }
+workers:
+  a: { command: [$PROBE, puppet, $EVENTS], listeners: [a] }
+  b: { command: [$PROBE, puppet, $EVENTS], listeners: [b] }
+";
+    let daemon = varlink::run(&world, two);
+    let mut puppets = world.puppets(2);
+    for puppet in &mut puppets {
+        puppet.ask("deaf");
+    }
+    let waits = client::unix(&world.path("b")).expect("connect");
+    let mut asks = Varlink::connect(&world);
+    asks.ask("Status", json!({}));
+    world.write("listend.yaml", one);
+    asks.ask("Reload", json!({ "no_wait": true }));
+    daemon.line(&["b.0: stopping"]);
+    // Ten seconds after it came, listend looks whether the client still waits.
+    std::thread::sleep(std::time::Duration::from_secs(11));
+    let status = asks.ask("Status", json!({}));
+    assert_eq!(status["listeners"][1]["state"], "former", "{status}");
+    drop((waits, puppets));
+    daemon.stop();
 }

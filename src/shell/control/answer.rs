@@ -362,9 +362,12 @@ impl Shell {
         let Some(id) = self.control.tickets.get(&ticket).copied() else {
             return;
         };
-        let name = &self.plan.listener(listener).name;
-        let why = why.cloned();
-        let why = why.unwrap_or_else(|| format!("listener `{name}` could not be bound"));
+        let why = why.cloned().unwrap_or_else(|| {
+            // A reload may have removed it meanwhile.
+            let name = self.plan.listeners.get(&listener);
+            let name = name.map_or("", |listener| &listener.name);
+            format!("listener `{name}` could not be bound")
+        });
         let again = again_in.map_or_else(
             || "it is retried when its address appears".to_owned(),
             |time| format!("it is retried in {}", event_text::duration(time)),

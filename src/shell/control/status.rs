@@ -105,8 +105,9 @@ impl Shell {
             if !reply.is_at_workers {
                 match reply.listeners.next() {
                     Some(id) => {
-                        let piece = self.render_listener(id, &mut reply);
-                        reply.add(&piece);
+                        if let Some(piece) = self.render_listener(id, &mut reply) {
+                            reply.add(&piece);
+                        }
                     }
                     None => match reply.before.next() {
                         Some(name) => {
@@ -124,8 +125,11 @@ impl Shell {
             }
             match reply.workers.next() {
                 Some(id) => {
-                    let piece = self.render_worker(id, reply.name.is_some());
-                    reply.add(&piece);
+                    // A reload may have removed it meanwhile.
+                    if self.plan.workers.contains_key(&id) {
+                        let piece = self.render_worker(id, reply.name.is_some());
+                        reply.add(&piece);
+                    }
                 }
                 None => {
                     reply.json.extend_from_slice(b"]}");
@@ -137,8 +141,9 @@ impl Shell {
         self.control.status_replies.push_front(reply);
     }
 
-    fn render_listener(&mut self, id: ListenerId, reply: &mut StatusReply) -> Listener {
-        let plan = self.plan.listener(id);
+    /// A listener; `None` if a reload has removed it since the answer was begun.
+    fn render_listener(&mut self, id: ListenerId, reply: &mut StatusReply) -> Option<Listener> {
+        let plan = self.plan.listeners.get(&id)?;
         let now = clock::now();
         let takers = reply.takers.get(&id).map_or(&[][..], Vec::as_slice);
         let runs = |worker: &WorkerId| {
@@ -202,18 +207,18 @@ impl Shell {
             grant: granted(&plan.grant),
             taken: self.control.last_taken(&plan.name),
         };
-        Listener {
+        Some(Listener {
             name: plan.name.clone(),
             sockets,
             state,
             workers: takers
                 .iter()
-                .map(|id| self.definitions.worker(*id))
+                .filter_map(|id| self.plan.workers.get(id))
                 .filter(|worker| !worker.is_built_in())
                 .map(|worker| worker.name.clone())
                 .collect(),
             detail: reply.name.is_some().then(detail),
-        }
+        })
     }
 
     /// Sockets that a reload has left over; `None` if they have been closed meanwhile.
@@ -292,7 +297,7 @@ impl Shell {
                 .map(|at| rfc3339(wall.saturating_sub(now.since(at)).as_secs())),
             instances,
             listeners: listeners
-                .map(|id| self.plan.listener(*id).name.clone())
+                .filter_map(|id| Some(self.plan.listeners.get(id)?.name.clone()))
                 .collect(),
             output: Some(output_word(&plan.output).to_owned()),
             connections,

@@ -52,8 +52,11 @@ impl Shell {
         let Some((held, depth)) = depth else {
             return false;
         };
-        let takers = self.takers_of(held.listener);
-        let name = &self.plan.listener(held.listener).name;
+        // A reload may have removed it, and a process that has it still runs.
+        let Some(listener) = self.plan.listeners.get(&held.listener) else {
+            return false;
+        };
+        let (takers, name) = (self.takers_of(held.listener), &listener.name);
         let log = &mut self.control.queue_log;
         log.look(clock::now(), name, held, &depth, takers)
     }

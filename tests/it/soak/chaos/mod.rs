@@ -159,6 +159,7 @@ impl Soak<'_> {
         let library = faults::clock_library();
         let guard = world.run_with(&model.yaml(), |start| {
             start.words_behind(["--guard", "--control", "$DIR/control.sock"]);
+            start.env("RUST_BACKTRACE", "1");
             if let Some(library) = &library {
                 fs::write(world.path("time"), "+0").expect("write");
                 start.env("LD_PRELOAD", library);
