@@ -10,6 +10,7 @@
 //! - [`diagnose`]: why a bind failed on this machine, and advice about what may surprise.
 //! - [`evidence`]: whether a process takes clients, as /proc shows it.
 //! - [`bpf`]: eBPF programs as values, and their bytes; pure.
+//! - [`cgroup`]: control groups of workers: limits, figures, and an end for all that they start.
 //! - [`connection`]: who is at the two ends of an accepted connection.
 //! - [`core`]: decides what happens to workers; no system call, no clock, no descriptor.
 //! - [`handoff`]: how a worker is told which descriptors it got.
@@ -36,6 +37,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub mod bpf;
+pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod confine;

@@ -47,7 +47,10 @@ stages! {
     Groups = "setting the supplementary groups",
     /// keyctl(2): a session keyring of its own.
     Keyring = "leaving listend's session keyring",
-    /// unshare(2), by the program that sets up a sandbox, as all that says so below.
+    /// mkdir(2) of its control group and its files, by the program that sets up a sandbox, as all that says so
+    /// below.
+    ControlGroup = "entering the control group of the sandbox",
+    /// unshare(2), likewise.
     Namespaces = "creating the namespaces of the sandbox",
     /// mount(2) and its kin, in the sandbox.
     Mounts = "mounting the sandbox",

@@ -5,6 +5,7 @@ use super::exit::Exit;
 use super::load::{self, Planned};
 use super::open_files::raise_open_files;
 use super::output::{count, print, print_report};
+use crate::cgroup::Whose;
 use crate::control::{Cell, Column, Fit, Sheet};
 use crate::diagnose::{self, Machine, Tried};
 use crate::listener::{self, Adopted, BindError, BindStep, Effective, Obstacle, Outcome, Purpose};
@@ -290,6 +291,13 @@ fn on_this_machine(
         .chain(diagnose::servers(plan))
     {
         findings.add(advice);
+    }
+    let whose = match arguments.for_daemon {
+        true => Whose::Own,
+        false => Whose::Another,
+    };
+    for problem in worker::limits(plan, whose) {
+        findings.add(problem);
     }
     if !arguments.for_daemon {
         for advice in diagnose::unit_limits(plan, path, Path::new("/")) {

@@ -11,6 +11,7 @@ use super::output::{count, print_report};
 use super::resume::{Left, resume, take_left};
 use super::socket;
 use super::take_over::{self, Taken};
+use crate::cgroup::Whose;
 use crate::core::{Mono, WhenDone};
 use crate::diagnose::{self, Machine};
 use crate::host;
@@ -18,12 +19,12 @@ use crate::listener::{
     self, AdoptError, Adopted, BindError, Inherited, Outcome, Purpose, UnknownPorts,
 };
 use crate::plan::{Plan, SocketKey};
-use crate::report::{Kind, Report, Sources};
+use crate::report::{Kind, Problem, Report, Sources};
 use crate::shell::logging::Sink;
 use crate::shell::{Control, LeftWorker, Manager, ReadyWhen, Shell, Signals, clock, one_line};
 use crate::store::{Identity, Keeper};
 use crate::sys;
-use crate::worker::DaemonContext;
+use crate::worker::{self, DaemonContext};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -175,6 +176,9 @@ pub fn start(
     };
     let machine = Machine::new();
     let mut findings = Report::default();
+    for problem in worker::limits(&plan, Whose::Own) {
+        findings.add(problem);
+    }
     let (mut adopted, names) = adopt(&plan, inherited, &mut findings);
     let (mut keeper, left) = (after.keeper, after.left);
     let Kept {
@@ -362,7 +366,11 @@ fn give_up(mut report: Report, sources: &Sources, sink: Sink, exit: Exit) -> Exi
     report.advice.clear();
     report.sort();
     print_report(&report, sources, sink);
+    let is_limit = |one: &Problem| one.kind == Kind::LimitNotEnforced;
     let what = match exit {
+        Exit::Unavailable if report.errors.iter().all(is_limit) => {
+            "nothing was started: limits of workers cannot be enforced"
+        }
         Exit::Unavailable => "nothing was started: not every listener could be bound",
         _ => "nothing was started: the configuration is invalid",
     };

@@ -5,6 +5,7 @@
 
 use super::args::StopPost;
 use super::exit::Exit;
+use crate::cgroup::DAEMON;
 use crate::core::Mono;
 use crate::listener;
 use crate::shell::{clock, left_files};
@@ -369,8 +370,13 @@ fn cgroups(text: &str) -> impl Iterator<Item = PathBuf> + '_ {
         let mut lines = text.lines();
         let path = lines.find_map(|line| line.split_once(start).map(|(_, path)| path))?;
         let path = path.trim_start_matches('/');
-        // Control processes of a delegated unit have one of their own in it.
-        Some(path.strip_suffix("/.control").unwrap_or(path).to_owned())
+        // Control processes of a delegated unit have one of their own in it, and so has listend.
+        let own = ["/.control", DAEMON].into_iter();
+        let above = own.map(|own| {
+            path.strip_suffix(own)
+                .map(|path| path.trim_end_matches('/'))
+        });
+        Some(above.flatten().next().unwrap_or(path).to_owned())
     };
     let places = [
         ("/sys/fs/cgroup", "0::"),
@@ -456,6 +462,15 @@ mod tests {
             found("0::/system.slice/listend.service\n")[0],
             Path::new("/sys/fs/cgroup/system.slice/listend.service")
         );
+        for text in [
+            "0::/system.slice/listend.service/.control\n",
+            "0::/system.slice/listend.service/listend.daemon\n",
+        ] {
+            assert_eq!(
+                found(text)[0],
+                Path::new("/sys/fs/cgroup/system.slice/listend.service")
+            );
+        }
         let both = "5:pids:/a\n1:name=systemd:/system.slice/x.service/.control\n0::/\n";
         assert_eq!(
             found(both),

@@ -211,6 +211,10 @@ pub const SANDBOX: &[Key] = keys! {
         "the kinds of sockets that it can make: `AF_INET` and the like, `inherited`, or `none`; `~` forbids one";
     system_calls = "all",
         "the system calls that it can use: names, and sets such as `@system-service`; `~` forbids one";
+    memory_max = "none", "the memory of a process and all that it starts: a size, `50%` of the machine's, or `infinity`";
+    tasks_max = "none", "how many processes and threads that may be: a number, a percentage, or `infinity`";
+    cpu_quota = "none", "how much time of processors they get: `150%` is one and a half, or `infinity`";
+    io_weight = "none", "their share of the disks, 1 to 10000; others have 100";
 };
 
 /// The keys of `rollout:`.
@@ -247,7 +251,10 @@ const BELOW: &[(&str, &str)] = &[
     ("policy", "restart"),
     ("success_exit_status", "restart"),
     ("capabilities", "sandbox"),
+    ("cpu_quota", "sandbox"),
     ("inaccessible_paths", "sandbox"),
+    ("io_weight", "sandbox"),
+    ("memory_max", "sandbox"),
     ("no_new_privileges", "sandbox"),
     ("private_devices", "sandbox"),
     ("private_network", "sandbox"),
@@ -258,6 +265,7 @@ const BELOW: &[(&str, &str)] = &[
     ("read_write_paths", "sandbox"),
     ("restrict_address_families", "sandbox"),
     ("system_calls", "sandbox"),
+    ("tasks_max", "sandbox"),
     ("min_ready", "rollout"),
     ("order", "rollout"),
     ("parallel", "rollout"),

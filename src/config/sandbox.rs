@@ -8,7 +8,8 @@ use super::values::Located;
 use super::yaml::{Content, Node};
 use crate::report::did_you_mean;
 use crate::sandbox::{
-    Families, Family, Flag, Named, Preset, ProtectHome, ProtectProc, ProtectSystem, Sandbox, Term,
+    Families, Family, Flag, Most, Named, Permyriad, Preset, ProtectHome, ProtectProc,
+    ProtectSystem, Quota, Sandbox, Term, WHOLE,
 };
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -73,12 +74,85 @@ pub(super) fn decode(node: &Node, out: &mut Diagnostics) -> Option<Located<Sandb
         // They add to those of the preset, and take from them, as lists of systemd do.
         sandbox.system_calls.extend(system_calls(node, out));
     }
+    let limits = &mut sandbox.limits;
+    let tasks = |key: &str, text: &str| scalar::integer(key, text, 1, i64::MAX);
+    fields.set("memory_max", &mut limits.memory_max, out, |key, text| {
+        most(key, text, scalar::size).map(Some)
+    });
+    fields.set("tasks_max", &mut limits.tasks_max, out, |key, text| {
+        most(key, text, tasks).map(Some)
+    });
+    fields.set("cpu_quota", &mut limits.cpu_quota, out, |key, text| {
+        quota(key, text).map(Some)
+    });
+    fields.set("io_weight", &mut limits.io_weight, out, |key, text| {
+        scalar::integer(key, text, 1, 10_000).map(Some)
+    });
     fields.finish();
     Some(located(sandbox))
 }
 
 fn preset(key: &str, text: &str) -> Result<Preset, ValueError> {
     choice(key, text, &words(Preset::ALL))
+}
+
+/// A number, a part of what the machine has, or `infinity`.
+fn most(
+    key: &str,
+    text: &str,
+    number: impl FnOnce(&str, &str) -> Result<u64, ValueError>,
+) -> Result<Most, ValueError> {
+    match text {
+        INFINITY => return Ok(Most::Infinity),
+        "unlimited" | "none" | "max" => {
+            let error = ValueError::bad(format!("`{key}`: `{text}` is not a limit"));
+            return Err(error.hint("write `infinity` for no limit"));
+        }
+        _ => {}
+    }
+    if text.ends_with('%') {
+        return permyriad(key, text, WHOLE).map(Most::Part);
+    }
+    match number(key, text)? {
+        0 => {
+            let error = ValueError::bad(format!("`{key}`: nothing can run with 0"));
+            Err(error.hint("write the most that it needs, or `infinity` for no limit"))
+        }
+        count => Ok(Most::Count(count)),
+    }
+}
+
+fn quota(key: &str, text: &str) -> Result<Quota, ValueError> {
+    match text {
+        INFINITY => Ok(Quota::Infinity),
+        // As many processors as no machine has.
+        _ => permyriad(key, text, WHOLE * 10_000).map(Quota::Part),
+    }
+}
+
+const INFINITY: &str = "infinity";
+
+/// `50%`, with two decimals at most.
+fn permyriad(key: &str, text: &str, most: Permyriad) -> Result<Permyriad, ValueError> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = text.strip_suffix('%').and_then(|number| {
+        let (whole, rest) = number.split_once('.').unwrap_or((number, "0"));
+        (digits(whole) && digits(rest) && rest.len() <= 2).then_some((whole, rest))
+    });
+    let Some((whole, rest)) = parts else {
+        let error = ValueError::bad(format!("`{key}`: `{text}` is not a percentage"));
+        return Err(error.hint("write it like `50%`, or `infinity` for no limit"));
+    };
+    let value = format!("{whole}{rest:0<2}").parse().unwrap_or(u64::MAX);
+    match u32::try_from(value) {
+        Ok(value) if (1..=most).contains(&value) => Ok(value),
+        _ => {
+            let most = most / 100;
+            let error =
+                ValueError::bad(format!("`{key}`: `{text}` is not within 0.01% to {most}%"));
+            Err(error.hint("`infinity` is no limit"))
+        }
+    }
 }
 
 fn words<T: Copy>(all: &[(&'static str, T)]) -> Vec<(&'static str, T, &'static [&'static str])> {
@@ -279,8 +353,51 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_numbers_parts_or_none() {
+        use crate::sandbox::Limits;
+        let of = |text: &str| sandbox(text).limits;
+        let limits = of("{memory_max: 512M, tasks_max: 100, cpu_quota: 150%, io_weight: 10000}");
+        let expected = Limits {
+            memory_max: Some(Most::Count(512 << 20)),
+            tasks_max: Some(Most::Count(100)),
+            cpu_quota: Some(Quota::Part(15_000)),
+            io_weight: Some(10_000),
+        };
+        assert_eq!(limits, expected);
+        let limits =
+            of("{preset: strict, memory_max: 33.5%, tasks_max: infinity, cpu_quota: 0.01%}");
+        let expected = Limits {
+            memory_max: Some(Most::Part(3_350)),
+            tasks_max: Some(Most::Infinity),
+            cpu_quota: Some(Quota::Part(1)),
+            io_weight: None,
+        };
+        assert_eq!(limits, expected);
+        assert!(of("sealed").is_empty());
+        for text in [
+            "memory_max: 0",
+            "memory_max: 101%",
+            "memory_max: 0%",
+            "memory_max: 1.5G",
+            "memory_max: unlimited",
+            "tasks_max: 10K",
+            "tasks_max: -1",
+            "cpu_quota: 50",
+            "cpu_quota: .5%",
+            "cpu_quota: 1.234%",
+            "cpu_quota: 1000001%",
+            "io_weight: 0",
+            "io_weight: 10001",
+        ] {
+            let errors = load(&format!("{{{text}}}")).report.errors;
+            assert_eq!(errors.len(), 1, "{text}: {errors:?}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_found_with_what_was_meant() {
         for (text, hint) in [
+            ("{tasks_max: unlimited}", "write `infinity` for no limit"),
             ("strikt", "did you mean `strict`?"),
             ("{private_tmpp: true}", "did you mean `private_tmp`?"),
             ("{protect_home: yes}", "did you mean `true`?"),

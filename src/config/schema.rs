@@ -140,6 +140,10 @@ fn value_of(table: &[Key], key: &str) -> Option<Value> {
         "read_only_paths" | "read_write_paths" | "inaccessible_paths" => {
             one_or_more(matching("^-?/"))
         }
+        "memory_max" => size("[0-9]+[KMGT]?|[0-9]+(\\.[0-9]{1,2})?%|infinity"),
+        "tasks_max" => size("[0-9]+|[0-9]+(\\.[0-9]{1,2})?%|infinity"),
+        "cpu_quota" => matching("^([0-9]+(\\.[0-9]{1,2})?%|infinity)$"),
+        "io_weight" => integer(1, 10_000, &[]),
         flag if Flag::ALL.iter().any(|one| one.key() == flag) => boolean(),
         "forward" => keys_or("forward_keys", text()),
         "to" => text(),

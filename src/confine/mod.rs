@@ -11,6 +11,7 @@
 
 mod by_number;
 mod filter;
+mod group;
 mod land;
 mod mounts;
 mod order;
@@ -54,6 +55,7 @@ fn steps(order: &Order) -> Outcome<Infallible> {
         is_best_effort: sandbox.is_best_effort(),
         lines: Vec::new(),
     };
+    group::enter(order, &mut notes)?;
     let mut spaces = spaces::enter(order, &rules)?;
     if spaces.mounts {
         mounts::carry_out(&rules, &spaces, &mut notes)?;

@@ -18,8 +18,10 @@ use std::path::PathBuf;
 /// Everything that is left to be done once the child of a launch has executed listend again.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
-    /// The instance, for messages.
+    /// The worker.
     pub name: String,
+    /// The index of the instance.
+    pub index: u32,
     /// What the worker is kept from.
     pub sandbox: Sandbox,
     /// The user to become.

@@ -22,15 +22,19 @@ const DEFAULT_STOP: Duration = Duration::from_secs(90);
 /// The configuration that listend reads without `-c`.
 const DEFAULT_CONFIG: &str = "/etc/listend/listend.yaml";
 
-/// Advice about units below `root` that run `config` and kill listend before a worker's
-/// `stop_timeout` has passed. listend extends the timeouts of a unit of Type=notify; of any other it
-/// cannot.
+/// What is wrong with units below `root` that run `config`: they give listend no control groups, which limits of a
+/// worker need; or they kill it before a worker's `stop_timeout` has passed. listend extends the timeouts of a unit
+/// of Type=notify; of any other it cannot.
 pub fn unit_limits(plan: &Plan, config: &Path, root: &Path) -> Vec<Problem> {
     let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
     let mut advice = Vec::new();
     for name in names(root) {
         let settings = ServiceSection::read(root, &name);
-        let Some(limit) = settings.stops_within().filter(|_| settings.runs(&config)) else {
+        if !settings.runs(&config) {
+            continue;
+        }
+        advice.extend(undelegated(plan, &name, &settings));
+        let Some(limit) = settings.stops_within() else {
             continue;
         };
         let cut = plan.workers().find(|(_, worker)| {
@@ -50,6 +54,28 @@ pub fn unit_limits(plan: &Plan, config: &Path, root: &Path) -> Vec<Problem> {
         }
     }
     advice
+}
+
+/// A worker with limits in a unit that keeps its control groups for itself.
+fn undelegated(plan: &Plan, unit: &str, settings: &ServiceSection) -> Option<Problem> {
+    if !matches!(settings.get("Delegate"), "" | "no" | "false" | "off" | "0") {
+        return None;
+    }
+    let (worker, limits) = plan.workers().find_map(|(_, worker)| {
+        let sandbox = worker.sandbox.as_ref()?;
+        let limits =
+            (!sandbox.is_best_effort() && !sandbox.limits.is_empty()).then_some(sandbox.limits);
+        Some((worker, limits?))
+    })?;
+    let message = format!(
+        "worker `{}`: `{limits}` of its sandbox cannot be enforced: {unit} gives listend no control groups",
+        worker.name
+    );
+    let hint = format!(
+        "copy /usr/share/listend/delegate.conf to /etc/systemd/system/{unit}.d/; `best_effort: true` starts without"
+    );
+    let problem = Problem::new(Kind::LimitNotEnforced, message).at(worker.place);
+    Some(problem.of_worker(&worker.name).with_hint(hint))
 }
 
 /// The services that are defined there.

@@ -97,6 +97,8 @@ kinds! {
     NotASocket = "not-a-socket", Error;
     /// An inherited socket bears a listener's name and is not what the listener wants.
     AdoptionMismatch = "adoption-mismatch", Error;
+    /// A limit of a sandbox that nothing enforces here.
+    LimitNotEnforced = "limit-not-enforced", Error;
 
     /// A port below `net.ipv4.ip_unprivileged_port_start`.
     PrivilegedPort = "privileged-port", Advice;

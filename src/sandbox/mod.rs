@@ -7,6 +7,7 @@
 mod calls;
 mod families;
 mod flag;
+mod limits;
 mod model;
 pub mod paths;
 mod preset;
@@ -16,6 +17,7 @@ mod view;
 pub use calls::{Calls, Term, numbers_of, resolve as resolve_calls};
 pub use families::{Families, Family};
 pub use flag::Flag;
+pub use limits::{Limits, Most, Permyriad, Quota, Setting, Totals, WHOLE};
 pub use model::{DIRECTIVES, Named, Preset, ProtectHome, ProtectProc, ProtectSystem, Sandbox};
 pub use view::{Line, Score, lines, next_step, score};
 

@@ -3,6 +3,7 @@
 use super::calls::Term;
 use super::families::Families;
 use super::flag::Flag;
+use super::limits::Limits;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -33,6 +34,9 @@ pub struct Sandbox {
     pub families: Option<Families>,
     /// The system calls that are permitted, in the order in which they were named; empty is all.
     pub system_calls: Vec<Term>,
+    /// What its processes may use together.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
 }
 
 /// The keys that are not on or off, with the directives of systemd.exec(5) that have their meaning.

@@ -61,6 +61,9 @@ impl fmt::Display for Sandbox {
             list(&base.system_calls),
             list(&self.system_calls),
         );
+        if !self.limits.is_empty() {
+            parts.push(self.limits.to_string());
+        }
         match parts.is_empty() {
             true => to.write_str("nothing"),
             false => to.write_str(&parts.join(", ")),

@@ -15,9 +15,9 @@ pub struct Line {
     pub key: &'static str,
     /// Its value, as it would be written.
     pub value: String,
-    /// How much of it is closed, from 0 to 100.
+    /// How much of it is closed, from 0 to 100; a limit is, if it is set.
     pub closed: u32,
-    /// How much it counts.
+    /// How much it counts; nothing for limits, of which nobody can say how low they should be.
     pub weight: u32,
     /// What enforces it; behind `or` what does where that is missing.
     pub enforced_by: &'static str,
@@ -126,8 +126,42 @@ pub fn lines(sandbox: Option<&Sandbox>) -> Vec<Line> {
             without: "it can use every call of the kernel, and what is wrong with it",
         },
     ];
-    flags.chain(others).collect()
+    let limits = LIMITS.iter().map(|(key, enforced_by, without)| {
+        let value = of.limits.value(key);
+        Line {
+            key,
+            closed: if value.is_some() { 100 } else { 0 },
+            value: value.unwrap_or("none".to_owned()),
+            weight: 0,
+            enforced_by,
+            without,
+        }
+    });
+    flags.chain(others).chain(limits).collect()
 }
+
+const LIMITS: [(&str, &str, &str); 4] = [
+    (
+        "memory_max",
+        "cgroup, controller memory",
+        "it can take all memory that listend has",
+    ),
+    (
+        "tasks_max",
+        "cgroup, controller pids",
+        "it can take all processes that listend has",
+    ),
+    (
+        "cpu_quota",
+        "cgroup, controller cpu",
+        "it can take all processors that listend has",
+    ),
+    (
+        "io_weight",
+        "cgroup, controller io",
+        "it gets as much of the disks as any other",
+    ),
+];
 
 fn families(families: Option<&Families>) -> String {
     families.map_or("any".to_owned(), Families::to_string)

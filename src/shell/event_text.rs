@@ -75,5 +75,6 @@ pub(super) use cause::{fault, is_unexplained_kill};
 pub(super) use exit::{exit_code, exit_signal, status_words};
 pub(super) use origin::arrival;
 pub(super) use words::{
-    Context, damage, disturbance, duration, hook_word, instance_name, serves_connections,
+    Context, OutOfMemory, damage, disturbance, duration, hook_word, instance_name,
+    serves_connections,
 };

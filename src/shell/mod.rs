@@ -13,6 +13,7 @@ mod fd_store;
 mod files;
 mod flows;
 mod folders;
+mod groups;
 mod listeners;
 pub mod logging;
 mod logs;

@@ -8,9 +8,10 @@ use super::clock;
 use super::control::pending_upgrade::Upgrade;
 use super::control::{Control, Reloads};
 use super::definitions::Definitions;
-use super::event_text;
+use super::event_text::{self, OutOfMemory};
 use super::flows::Flows;
 use super::folders::Folders;
+use super::groups::Groups;
 use super::logging;
 use super::logs::Logs;
 use super::looks::Looks;
@@ -86,6 +87,8 @@ pub struct Shell {
     pub(super) flows: Flows,
     /// The runtime directories of workers.
     pub(super) folders: Folders,
+    /// The control groups of workers.
+    groups: Groups,
     /// The reload that is being read, and who waits for one.
     pub(super) reloads: Reloads,
     /// Why instances have failed, in words.
@@ -174,6 +177,7 @@ impl Shell {
             steering: Steering::default(),
             flows: Flows::default(),
             folders: Folders::default(),
+            groups: Groups::default(),
             reloads: Reloads::default(),
             rollback_reasons: RollbackReasons::default(),
             notify: Notify::default(),
@@ -247,6 +251,7 @@ impl Shell {
         let mut events = vec![EpollEvent::empty(); EVENTS_PER_TURN];
         loop {
             self.folders.tidy(&self.core, &self.plan);
+            self.groups.remove(clock::now());
             self.forget_stores_of_stopped();
             self.record();
             self.answer_what_is_written();
@@ -388,6 +393,7 @@ impl Shell {
         let others = others.chain(self.flows.deadline());
         let others = others.chain(self.notify.deadline());
         let others = others.chain(self.manager.deadline()).chain(self.closing);
+        let others = others.chain(self.groups.deadline());
         let others = others
             .chain(self.logs.deadline())
             .chain(self.store.deadline())
@@ -575,6 +581,9 @@ impl Shell {
         let Some(process) = self.processes.remove(id) else {
             return;
         };
+        let now = clock::now();
+        self.groups
+            .ended(&self.definitions, (id, &process), status, now);
         let (instance, revision) = (process.instance, process.revision);
         let had_listeners = process.has_listeners();
         self.notify.forget_process(&self.epoll, id);
@@ -638,6 +647,7 @@ impl Shell {
             Effect::CloseListeners => self.close_listeners(),
             Effect::Exit { code } => {
                 self.folders.remove_all();
+                self.groups.remove_all();
                 self.exit = Some(code);
             }
             Effect::Emit(event) => self.emit(&event),
@@ -652,9 +662,17 @@ impl Shell {
         {
             return;
         }
-        let out_of_memory = matches!(event, Event::Process(_, _, event)
-            if event_text::is_unexplained_kill(event))
-            && self.memory.has_killed();
+        let out_of_memory = match event {
+            Event::Process(_, process, event) if event_text::is_unexplained_kill(event) => {
+                let has_killed = self.memory.has_killed();
+                match self.groups.out_of_memory(*process) {
+                    Some(limit) => OutOfMemory::OfItsOwn(limit),
+                    None if has_killed => OutOfMemory::Probably,
+                    None => OutOfMemory::No,
+                }
+            }
+            _ => OutOfMemory::No,
+        };
         let context = event_text::Context {
             plan: &self.plan,
             definitions: &self.definitions,
@@ -694,6 +712,9 @@ impl Shell {
         match scope {
             Scope::Group => {
                 process.signal_group(signal);
+                if signal == SIGKILL {
+                    self.groups.kill(&self.definitions, process);
+                }
                 if signal == SIGKILL
                     && let Some(status) = process.poll_ended()
                 {

@@ -1,7 +1,7 @@
-//! Access control lists (acl(5)).
+//! Access control lists (acl(5)), and other extended attributes.
 
 use nix::libc;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd};
 
 /// Whether more users than the mode names may have rights on what is open here, which may be a handle
@@ -17,4 +17,22 @@ pub fn may_have_acl(fd: impl AsFd) -> bool {
     let size = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) };
     let errno = nix::errno::Errno::last_raw();
     size != -1 || !matches!(errno, libc::ENODATA | libc::EOPNOTSUPP)
+}
+
+/// The value of an extended attribute (xattr(7)).
+///
+/// # Errors
+///
+/// As getxattr(2): ENODATA if there is none, or it is not shown.
+pub fn extended_attribute(fd: impl AsFd, name: &CStr) -> nix::Result<Vec<u8>> {
+    const LONGEST: usize = 256;
+    let mut value = vec![0_u8; LONGEST];
+    // SAFETY: the name ends with a zero, the buffer is valid for its length, and both outlive the call.
+    let size = unsafe {
+        let fd = fd.as_fd().as_raw_fd();
+        libc::fgetxattr(fd, name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    let size = usize::try_from(size).map_err(|_| nix::errno::Errno::last())?;
+    value.truncate(size);
+    Ok(value)
 }

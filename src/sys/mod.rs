@@ -37,7 +37,7 @@ mod unread;
 mod wait;
 mod write;
 
-pub use acl::may_have_acl;
+pub use acl::{extended_attribute, may_have_acl};
 pub use apart::{
     Room, SharedFd, close_apart, close_apart_within, close_foreign, is_closer, room_for_foreign,
 };

@@ -3,6 +3,7 @@
 mod advise;
 pub mod expand;
 mod fdmap;
+mod limits;
 mod outcome;
 mod prepare;
 mod program;
@@ -10,6 +11,7 @@ mod sandbox_advice;
 mod second;
 
 pub use advise::{JOURNAL, advise};
+pub use limits::limits;
 pub use outcome::{explain, explain_fork, explain_inside, reason};
 pub use prepare::{
     DaemonContext, InheritedSocket, Numbers, OutputTarget, Preparation, PrepareError, Served,

@@ -312,9 +312,10 @@ fn lay_out(
     match &worker.sandbox {
         None => Ok(prepared),
         Some(sandbox) => {
+            let index = context.numbers.instance;
             let told = [given.notify, given.acknowledge_at];
             let around_it = (told, given.control);
-            let prepared = second::in_between(prepared, worker, sandbox, around_it);
+            let prepared = second::in_between(prepared, worker, sandbox, index, around_it);
             prepared.map_err(|error| PrepareError::Order(error.raw_os_error().unwrap_or(0)))
         }
     }

@@ -26,6 +26,7 @@ pub(super) fn in_between(
     mut prepared: Prepared,
     worker: &WorkerPlan,
     sandbox: &Sandbox,
+    index: u32,
     ([notify, acknowledge_at], control): ([Option<&str>; 2], Option<&Path>),
 ) -> io::Result<Prepared> {
     let folder = prepared.spec.working_directory.take();
@@ -34,6 +35,7 @@ pub(super) fn in_between(
     prepared.spec.limits = now;
     let order = Order {
         name: worker.name.clone(),
+        index,
         sandbox: sandbox.clone(),
         credentials: prepared.spec.credentials.take(),
         working_directory: folder

@@ -14,9 +14,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("stage", &[]),
     ("launch_spec", &[]),
     ("sandbox", &[]),
+    ("cgroup", &["sandbox", "sys"]),
     (
         "confine",
-        &["launch_spec", "sandbox", "stage", "sys", "walk"],
+        &["cgroup", "launch_spec", "sandbox", "stage", "sys", "walk"],
     ),
     ("connection", &[]),
     ("verb", &[]),
@@ -47,7 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metrics", &["config", "core", "plan"]),
     ("forward", &["handoff", "sys"]),
     ("web", &["control", "metrics", "sys", "usage"]),
-    ("usage", &["control"]),
+    ("usage", &["cgroup", "control"]),
     ("writer", &["output", "report", "walk"]),
     ("evidence", &["config"]),
     ("guard", &["notify", "sys"]),
@@ -80,6 +81,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "worker",
         &[
+            "cgroup",
             "config",
             "confine",
             "connection",
@@ -96,6 +98,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "shell",
         &[
+            "cgroup",
             "config",
             "connection",
             "control",
@@ -122,6 +125,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "cgroup",
             "config",
             "confine",
             "control",

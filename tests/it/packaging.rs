@@ -75,6 +75,7 @@ const INSTALLED: &[&str] = &[
     "lib/tmpfiles.d/listend.conf",
     "share/bash-completion/completions/listend",
     "share/fish/vendor_completions.d/listend.fish",
+    "share/listend/delegate.conf",
     "share/listend/hardened.conf",
     "share/listend/listend-flows.conf",
     "share/listend/listend.schema.json",

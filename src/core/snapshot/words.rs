@@ -286,6 +286,7 @@ enum StageWord {
     Nice,
     Groups,
     Keyring,
+    ControlGroup,
     Namespaces,
     Mounts,
     Group,

@@ -1,5 +1,6 @@
 //! Why a process ended, as far as that is known here.
 
+use super::words::OutOfMemory;
 use crate::config::Ready;
 use crate::core::{ExitStatus, Fault, Next, ProcessEvent};
 use crate::plan::{Activation, WorkerPlan};
@@ -29,12 +30,15 @@ pub(in crate::shell) fn is_unexplained_kill(event: &ProcessEvent) -> bool {
 }
 
 /// Who sent it.
-pub(super) fn killer(out_of_memory: bool) -> &'static str {
+pub(super) fn killer(out_of_memory: &OutOfMemory) -> String {
     match out_of_memory {
-        true => {
+        OutOfMemory::OfItsOwn(limit) if limit.is_empty() => ", by the OOM killer".to_owned(),
+        OutOfMemory::OfItsOwn(limit) => format!(", by the OOM killer: memory_max {limit}"),
+        OutOfMemory::Probably => {
             ", probably by the kernel, which has killed in this memory cgroup for lack of memory"
+                .to_owned()
         }
-        false => ", by another process or the kernel",
+        OutOfMemory::No => ", by another process or the kernel".to_owned(),
     }
 }
 

@@ -123,8 +123,8 @@ pub(super) fn text(
                 Level::Info | Level::Debug | Level::Trace => String::new(),
             };
             let why = match cause::is_unexplained_kill(event) {
-                true => cause::killer(context.out_of_memory),
-                false => cause::fault(cause),
+                true => cause::killer(&context.out_of_memory),
+                false => cause::fault(cause).to_owned(),
             };
             let (end, uptime, next) = (status_words(status), duration(uptime), next_words(next));
             (level, format!("{end} after {uptime}{why}; {next}{last}"))

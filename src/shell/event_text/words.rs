@@ -18,8 +18,19 @@ pub(in crate::shell) struct Context<'a> {
     pub clients: &'a Clients,
     /// For what a process wrote last.
     pub logs: &'a Logs,
-    /// The kernel has killed for want of memory.
-    pub out_of_memory: bool,
+    /// Why a process was killed that nobody here has killed.
+    pub out_of_memory: OutOfMemory,
+}
+
+/// Whether the kernel has killed for want of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::shell) enum OutOfMemory {
+    /// Not that it is known.
+    No,
+    /// In the group of listend, somebody.
+    Probably,
+    /// In the group of the process, which has this `memory_max`, or none.
+    OfItsOwn(String),
 }
 
 impl Context<'_> {

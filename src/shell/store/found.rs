@@ -4,6 +4,7 @@
 //! in their environment ([`Orphan`]).
 
 use super::Found;
+use crate::cgroup;
 use crate::connection::{Ends, Source};
 use crate::core::{Input, InstanceId, ProcessId};
 use crate::diagnose::Orphan;
@@ -206,7 +207,8 @@ fn look(pid: i32) -> Child {
     let of = |pid: &str, file: &str| fs::read(format!("/proc/{pid}/{file}")).ok();
     let number = pid.to_string();
     // Of systemd every service is a child.
-    if of(&number, "cgroup") != of("self", "cgroup") {
+    let group = |pid: &str| of(pid, "cgroup").map(|text| cgroup::without_own(&text));
+    if group(&number) != group("self") {
         return Child::Other;
     }
     let Ok(pidfd) = sys::open_pidfd(pid) else {

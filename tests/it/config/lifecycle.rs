@@ -544,3 +544,35 @@ fn a_unit_that_cuts_a_stop_timeout_short_is_told() {
     write(drop_in, "[Service]\nNotifyAccess=none\n");
     assert_eq!(advice().len(), 1);
 }
+
+#[test]
+fn a_unit_that_gives_no_control_groups_to_a_worker_with_limits_is_told() {
+    let (_, plan) = planned("listeners: [tcp], sandbox: {tasks_max: 9, memory_max: 10%}");
+    let root = TempDir::new();
+    let unit = root.path().join("etc/systemd/system/app.service");
+    fs::create_dir_all(unit.parent().expect("a parent")).expect("make a directory");
+    let messages = |plan: &Plan, delegate: &str| {
+        let start = "[Service]\nType=notify\nExecStart=/usr/bin/listend run -c /srv/app.yaml\n";
+        fs::write(&unit, format!("{start}{delegate}\n")).expect("write a unit");
+        let problems =
+            listend::diagnose::unit_limits(plan, Path::new("/srv/app.yaml"), root.path());
+        let messages = problems.into_iter().map(|problem| problem.message);
+        messages.collect::<Vec<_>>()
+    };
+    for delegate in ["", "Delegate=no"] {
+        let found = messages(&plan, delegate);
+        let [only] = &found[..] else {
+            panic!("{found:?}");
+        };
+        assert!(only.contains("`memory_max: 10%, tasks_max: 9`"), "{only}");
+        assert!(
+            only.ends_with("app.service gives listend no control groups"),
+            "{only}"
+        );
+    }
+    for delegate in ["Delegate=yes", "Delegate=cpu memory"] {
+        assert_eq!(messages(&plan, delegate), [""; 0], "{delegate}");
+    }
+    let sandbox = "listeners: [tcp], sandbox: {tasks_max: 9, best_effort: true}";
+    assert_eq!(messages(&planned(sandbox).1, ""), [""; 0]);
+}

@@ -1,0 +1,67 @@
+//! What the processes of a group use, as the kernel counts it.
+
+use super::layout::{Tree, is_of};
+use super::look::group_of;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The figures of a group; `None` of what the kernel does not count there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// CPU time of everybody who is or was in it, in milliseconds.
+    pub cpu_milliseconds: Option<u64>,
+    /// Memory in bytes, the page cache included.
+    pub memory_bytes: Option<u64>,
+    /// The most of it that there was.
+    pub memory_peak_bytes: Option<u64>,
+    /// How many processes were killed for want of memory.
+    pub oom_kills: Option<u64>,
+}
+
+/// Those of an instance with this main process, if it has a group of its own. `mounts` is this process's
+/// /proc/self/mountinfo.
+pub fn of_process(mounts: &[u8], worker: &str, index: u32, pid: i32) -> Option<Figures> {
+    let group = group_of(pid)?;
+    if !is_of(&group, worker, index) {
+        return None;
+    }
+    let mut line = b"0::".to_vec();
+    line.extend_from_slice(std::os::unix::ffi::OsStrExt::as_bytes(group.as_os_str()));
+    let tree = Tree::find(mounts, &line).ok()?;
+    Some(read(&tree.base))
+}
+
+/// The name of the group that a process of this instance is in, if it is one of the instance's own.
+pub fn name_of_process(worker: &str, index: u32, pid: i32) -> Option<String> {
+    let group = group_of(pid)?;
+    let name = group.file_name()?.to_str()?.to_owned();
+    is_of(&group, worker, index).then_some(name)
+}
+
+/// How many processes were killed for want of memory in the group with this name.
+pub fn oom_kills(tree: &Tree, name: &str) -> u64 {
+    read_oom_kills(&tree.base.join(name)).unwrap_or(0)
+}
+
+pub(super) fn read(group: &Path) -> Figures {
+    let text = |file: &str| fs::read_to_string(group.join(file)).ok();
+    let number = |file: &str| text(file)?.trim().parse().ok();
+    let time = text("cpu.stat").and_then(|text| of_line(&text, "usage_usec"));
+    Figures {
+        cpu_milliseconds: time.map(|microseconds| microseconds / 1000),
+        memory_bytes: number("memory.current"),
+        memory_peak_bytes: number("memory.peak"),
+        oom_kills: read_oom_kills(group),
+    }
+}
+
+fn read_oom_kills(group: &Path) -> Option<u64> {
+    let file: PathBuf = group.join("memory.events");
+    of_line(&fs::read_to_string(file).ok()?, "oom_kill")
+}
+
+fn of_line(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    let (_, number) = lines.find(|(found, _)| *found == name)?;
+    number.trim().parse().ok()
+}
