@@ -1,9 +1,10 @@
-//! The CPU time and the memory that instances use, as /proc shows it.
+//! The CPU time and the memory that instances use, as /proc shows it, and the control groups of those that have one.
 //!
 //! Read by the commands that show it and by `listend web`, never by the daemon: its loop has nothing to wait for
 //! there. What an instance has started counts as its own: everything in its session, and the children of
 //! that in sessions of their own.
 
+use crate::cgroup::{self, Figures};
 use crate::control::{Daemon, Status, Usage};
 use procfs::FromRead;
 use procfs::process::Stat;
@@ -33,10 +34,37 @@ pub fn note(status: &mut Status) {
     }
     let sums = sums(&processes(), &leaders);
     let workers = status.workers.iter_mut();
-    for one in workers.flat_map(|worker| &mut worker.instances) {
-        let pid = one.pid.and_then(|pid| i32::try_from(pid).ok());
-        one.usage = pid.and_then(|pid| sums.get(&pid).copied());
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    for worker in workers {
+        for one in &mut worker.instances {
+            let pid = one.pid.and_then(|pid| i32::try_from(pid).ok());
+            let index = index(&worker.name, &one.name).parse().ok();
+            one.usage = pid.and_then(|pid| {
+                let usage = sums.get(&pid).copied()?;
+                let figures = cgroup::of_process(&mounts, &worker.name, index?, pid);
+                Some(counted(usage, figures.unwrap_or_default()))
+            });
+        }
     }
+}
+
+/// The index of an instance, which is in its name.
+fn index<'a>(worker: &str, instance: &'a str) -> &'a str {
+    let index = instance.strip_prefix(worker).unwrap_or_default();
+    index.strip_prefix('.').unwrap_or("0")
+}
+
+/// What the kernel counts for a group is right whatever has ended, and wherever it went.
+fn counted(mut usage: Usage, figures: Figures) -> Usage {
+    if let Some(cpu) = figures.cpu_milliseconds {
+        usage.cpu_milliseconds = cpu;
+    }
+    if let Some(memory) = figures.memory_bytes {
+        usage.memory_bytes = memory;
+    }
+    usage.memory_peak_bytes = figures.memory_peak_bytes;
+    usage.oom_kills = figures.oom_kills;
+    usage
 }
 
 /// Whether the process ids that a daemon tells are those of this PID namespace: its own is that of a process
@@ -79,6 +107,7 @@ fn process(pid: i32) -> Option<Process> {
             processes: 1,
             cpu_milliseconds: ticks.saturating_mul(1000) / procfs::ticks_per_second(),
             memory_bytes: stat.rss.saturating_mul(procfs::page_size()),
+            ..Usage::default()
         },
     })
 }
@@ -109,28 +138,40 @@ type Family = (
     &'static str,
     &'static str,
     &'static str,
-    fn(&Usage) -> String,
+    fn(&Usage) -> Option<String>,
 );
 
 /// The metrics of it, for each place of a worker: two generations share one for a while.
-const FAMILIES: [Family; 3] = [
+const FAMILIES: [Family; 5] = [
     (
         "listend_instance_cpu_seconds",
         "counter",
         "CPU time of the processes of an instance.",
-        |usage| seconds(usage.cpu_milliseconds),
+        |usage| Some(seconds(usage.cpu_milliseconds)),
     ),
     (
         "listend_instance_memory_bytes",
         "gauge",
-        "Resident memory of the processes of an instance; what they share counts for each.",
-        |usage| usage.memory_bytes.to_string(),
+        "Memory of the processes of an instance: of its control group, or resident.",
+        |usage| Some(usage.memory_bytes.to_string()),
     ),
     (
         "listend_instance_processes",
         "gauge",
         "Processes of an instance.",
-        |usage| usage.processes.to_string(),
+        |usage| Some(usage.processes.to_string()),
+    ),
+    (
+        "listend_instance_memory_peak_bytes",
+        "gauge",
+        "The most memory that the control group of an instance has had.",
+        |usage| usage.memory_peak_bytes.map(|bytes| bytes.to_string()),
+    ),
+    (
+        "listend_instance_oom_kills",
+        "counter",
+        "Processes of an instance that were killed for want of memory.",
+        |usage| usage.oom_kills.map(|kills| kills.to_string()),
     ),
 ];
 
@@ -148,8 +189,7 @@ pub fn add_to_metrics(text: &mut String, status: &Status) {
             .iter()
             .filter_map(|one| Some((one, one.usage?)))
         {
-            let index = one.name.strip_prefix(&worker.name).unwrap_or_default();
-            let index = index.strip_prefix('.').unwrap_or("0");
+            let index = index(&worker.name, &one.name);
             let labels = format!("{{worker=\"{}\",index=\"{index}\"}}", escaped(&worker.name));
             match places.iter_mut().find(|(known, _)| *known == labels) {
                 Some((_, sum)) => sum.add(usage),
@@ -162,14 +202,20 @@ pub fn add_to_metrics(text: &mut String, status: &Status) {
     }
     text.truncate(text.len() - END.len());
     for (name, kind, help, value) in FAMILIES {
+        let values = places.iter();
+        let values = values.filter_map(|(labels, usage)| Some((labels, value(usage)?)));
+        let values: Vec<(&String, String)> = values.collect();
+        if values.is_empty() {
+            continue;
+        }
         let suffix = if kind == "counter" { "_total" } else { "" };
         // Writing to a String does not fail.
         let _written = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
         if let Some((_, unit @ ("seconds" | "bytes"))) = name.rsplit_once('_') {
             let _written = writeln!(text, "# UNIT {name} {unit}");
         }
-        for (labels, usage) in &places {
-            let _written = writeln!(text, "{name}{suffix}{labels} {}", value(usage));
+        for (labels, value) in values {
+            let _written = writeln!(text, "{name}{suffix}{labels} {value}");
         }
     }
     text.push_str(END);
@@ -193,6 +239,7 @@ mod tests {
                 processes: 1,
                 cpu_milliseconds: cpu,
                 memory_bytes: 1,
+                ..Usage::default()
             },
         }
     }
@@ -287,5 +334,42 @@ mod tests {
             assert!(text.contains(&line), "{line} in {text}");
         }
         assert!(!text.contains("index=\"1\""), "{text}");
+        assert!(
+            !text.contains("oom_kills"),
+            "it has no control group: {text}"
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_counts_for_a_group_wins() {
+        let seen = process(1, 1, 7).usage;
+        assert_eq!(counted(seen, Figures::default()), seen);
+        let figures = Figures {
+            cpu_milliseconds: Some(9),
+            memory_bytes: Some(4096),
+            memory_peak_bytes: Some(8192),
+            oom_kills: Some(2),
+        };
+        let usage = json!({"processes": 1, "cpu_milliseconds": 9, "memory_bytes": 4096,
+            "memory_peak_bytes": 8192, "oom_kills": 2});
+        let counted = counted(seen, figures);
+        assert_eq!(json!(counted), usage);
+        let mut text = "# EOF\n".to_owned();
+        let instance = json!({"name": "app.3", "pid": 1, "state": "running", "since": "", "restarts": 0,
+            "last_exit": null, "usage": usage});
+        let worker = json!({"name": "app", "activation": "eager", "generation": 1, "state": "running",
+            "instances": [instance], "listeners": []});
+        let status = json!({"listeners": [], "workers": [worker]});
+        let status: Status = serde_json::from_value(status).expect("a status");
+        add_to_metrics(&mut text, &status);
+        let place = "{worker=\"app\",index=\"3\"}";
+        for line in [
+            format!(
+                "# UNIT listend_instance_memory_peak_bytes bytes\nlistend_instance_memory_peak_bytes{place} 8192\n"
+            ),
+            format!("listend_instance_oom_kills_total{place} 2\n"),
+        ] {
+            assert!(text.contains(&line), "{line} in {text}");
+        }
     }
 }

@@ -260,8 +260,15 @@ pub struct Usage {
     pub processes: u64,
     /// The CPU time since they were started, and that of processes of theirs that have ended.
     pub cpu_milliseconds: u64,
-    /// The memory that is resident; what they share counts for each.
+    /// Of one with a control group the memory that counts there, caches of files included; else what is
+    /// resident: what they share counts for each.
     pub memory_bytes: u64,
+    /// The most of it that there was, of one with a control group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
+    /// How many of them were killed for want of memory, of one with a control group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
 }
 
 impl Usage {
@@ -270,6 +277,12 @@ impl Usage {
         self.processes += other.processes;
         self.cpu_milliseconds += other.cpu_milliseconds;
         self.memory_bytes += other.memory_bytes;
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one + other),
+            (known, None) | (None, known) => known,
+        };
+        self.memory_peak_bytes = sum(self.memory_peak_bytes, other.memory_peak_bytes);
+        self.oom_kills = sum(self.oom_kills, other.oom_kills);
     }
 
     /// The CPU time for people: `0.35s`, `12s`, `5m`, `3.2h`.
@@ -283,18 +296,28 @@ impl Usage {
         }
     }
 
-    /// The memory for people: `812K`, `3.4M`, `1.2G`.
-    pub fn memory(&self) -> String {
-        let mut tenths = self.memory_bytes.saturating_mul(10) / 1024;
-        for unit in ["K", "M", "G"] {
-            match tenths {
-                0..100 if unit != "K" => return format!("{}.{}{unit}", tenths / 10, tenths % 10),
-                0..10_240 => return format!("{}{unit}", tenths / 10),
-                _ => tenths /= 1024,
-            }
-        }
-        format!("{}T", tenths / 10)
+    /// The most memory for people, if it is known.
+    pub fn peak(&self) -> Option<String> {
+        self.memory_peak_bytes.map(memory)
     }
+
+    /// The memory for people.
+    pub fn memory(&self) -> String {
+        memory(self.memory_bytes)
+    }
+}
+
+/// Bytes for people: `812K`, `3.4M`, `1.2G`.
+fn memory(bytes: u64) -> String {
+    let mut tenths = bytes.saturating_mul(10) / 1024;
+    for unit in ["K", "M", "G"] {
+        match tenths {
+            0..100 if unit != "K" => return format!("{}.{}{unit}", tenths / 10, tenths % 10),
+            0..10_240 => return format!("{}{unit}", tenths / 10),
+            _ => tenths /= 1024,
+        }
+    }
+    format!("{}T", tenths / 10)
 }
 
 impl Scaling {
@@ -588,6 +611,7 @@ mod tests {
                 processes: 1,
                 cpu_milliseconds,
                 memory_bytes,
+                ..Usage::default()
             };
             (usage.cpu(), usage.memory())
         };

@@ -206,6 +206,18 @@ fn says(sheet: &mut Sheet<9>, indent: &str, instance: &Instance, now: u64) {
     if let Some(words) = &instance.status {
         sheet.note(format!("{indent}status: {}", clean(words)));
     }
+    let kills = instance
+        .usage
+        .and_then(|usage| Some((usage, usage.oom_kills?)));
+    if let Some((usage, kills @ 1..)) = kills {
+        let peak = usage
+            .peak()
+            .map_or(String::new(), |peak| format!(", which had {peak} at most"));
+        let processes = if kills == 1 { "process" } else { "processes" };
+        sheet.note(format!(
+            "{indent}OOM killer: {kills} {processes} of its control group{peak}"
+        ));
+    }
 }
 
 /// How bad the state of a listener is: clients that wait or are dropped may be so for a moment.

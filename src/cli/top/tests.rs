@@ -452,6 +452,7 @@ fn the_share_of_a_cpu_is_that_of_the_time_between_two_answers() {
             processes: 1,
             cpu_milliseconds: used,
             memory_bytes: 35 << 20,
+            ..Usage::default()
         });
         status
     };
