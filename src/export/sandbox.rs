@@ -2,7 +2,7 @@
 
 use super::unit::{SERVICE, Unit, plain, quoted};
 use crate::config::{Listener, Worker};
-use crate::sandbox::{Families, Family, Flag, Named, ProtectHome, Sandbox, Term};
+use crate::sandbox::{DIRECTIVES, Families, Family, Flag, Named, ProtectHome, Sandbox, Term};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -55,6 +55,16 @@ pub(super) fn sandbox(unit: &mut Unit, worker: &Worker, listeners: &[&Listener])
         restrict(unit, families.clone(), &inherited);
     }
     system_calls(unit, &sandbox.system_calls);
+    for (key, directive) in DIRECTIVES {
+        match sandbox.limits.value(key) {
+            // There an empty value is no limit.
+            Some(none) if *key == "cpu_quota" && none == "infinity" => {
+                unit.set(SERVICE, directive, "");
+            }
+            Some(value) => unit.set(SERVICE, directive, value),
+            None => {}
+        }
+    }
 }
 
 /// What stays visible in a hidden directory.

@@ -20,6 +20,7 @@ fn of_now(directive: &str) -> &str {
         "ReadOnlyDirectories" => "ReadOnlyPaths",
         "ReadWriteDirectories" => "ReadWritePaths",
         "InaccessibleDirectories" => "InaccessiblePaths",
+        "MemoryLimit" => "MemoryMax",
         other => other,
     }
 }
@@ -135,6 +136,13 @@ impl Found {
                 Named::add(&mut self.families, directive, value, known, worker);
             }
             "system_calls" => self.calls(directive, value, worker),
+            "memory_max" | "tasks_max" | "cpu_quota" | "io_weight" => {
+                self.words.retain(|(one, _)| one != key);
+                // An empty value is no limit.
+                if !value.is_empty() {
+                    self.words.push((key, value.to_owned()));
+                }
+            }
             "read_only_paths" | "read_write_paths" | "inaccessible_paths" => {
                 for path in words(value) {
                     if path.contains('%') {

@@ -26,7 +26,8 @@ pub(super) enum Meaning {
 
 const SANDBOX: &str =
     "`sandbox` has no such key; the unit of listend can have it, for all workers together";
-const RESOURCES: &str = "listend has no control groups of workers; the unit of listend can have it";
+const RESOURCES: &str =
+    "the control groups of workers have no such setting; the unit of listend can have it";
 const FOLDERS: &str = "create the directory before, such as with tmpfiles.d(5)";
 const KEYRING: &str = "each worker has a session keyring of its own";
 const SHELL: &str = "the signal is what stops it: see `stop_signal`";
@@ -125,17 +126,12 @@ pub(super) fn meaning(key: &str) -> Meaning {
         }
         "Slice"
         | "Delegate"
-        | "CPUQuota"
         | "CPUWeight"
         | "CPUShares"
-        | "MemoryMax"
         | "MemoryHigh"
         | "MemoryLow"
         | "MemoryMin"
-        | "MemoryLimit"
         | "MemorySwapMax"
-        | "TasksMax"
-        | "IOWeight"
         | "BlockIOWeight"
         | "IPAddressDeny"
         | "IPAddressAllow"

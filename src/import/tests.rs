@@ -91,13 +91,16 @@ fn the_sandbox_of_a_service() {
         CapabilityBoundingSet=cap_net_raw CAP_CHOWN\nCapabilityBoundingSet=~CAP_CHOWN\n\
         RestrictAddressFamilies=AF_INET AF_UNIX AF_NONSENSE\nRestrictNamespaces=~user\n\
         SystemCallFilter=@system-service nosuchcall\nSystemCallFilter=~@privileged @resources:EACCES\n\
-        SystemCallArchitectures=native\nDynamicUser=yes\nBindPaths=/a\n";
+        SystemCallArchitectures=native\nDynamicUser=yes\nBindPaths=/a\n\
+        MemoryLimit=2G\nTasksMax=1\nCPUQuota=20%\nCPUQuota=\n";
     let yaml = made(Format::Systemd, &[("app.service", text)]);
     has(
         &yaml,
         &[
             "sandbox:",
             "no_new_privileges: true",
+            "memory_max: 2G",
+            "tasks_max: 1",
             "private_tmp: true",
             "protect_system: true",
             "protect_home: read-only",
@@ -123,7 +126,9 @@ fn the_sandbox_of_a_service() {
             "{lost}\n{yaml}"
         );
     }
-    assert!(!yaml.contains("private_devices"), "{yaml}");
+    for off in ["private_devices", "cpu_quota"] {
+        assert!(!yaml.contains(off), "{yaml}");
+    }
     let none = made(
         Format::Systemd,
         &[(

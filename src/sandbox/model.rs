@@ -50,6 +50,10 @@ pub const DIRECTIVES: &[(&str, &str)] = &[
     ("inaccessible_paths", "InaccessiblePaths"),
     ("restrict_address_families", "RestrictAddressFamilies"),
     ("system_calls", "SystemCallFilter"),
+    ("memory_max", "MemoryMax"),
+    ("tasks_max", "TasksMax"),
+    ("cpu_quota", "CPUQuota"),
+    ("io_weight", "IOWeight"),
 ];
 
 impl Sandbox {

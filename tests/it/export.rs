@@ -167,6 +167,8 @@ workers:
       inaccessible_paths: [/srv/secrets]
       restrict_address_families: [AF_UNIX, AF_INET]
       system_calls: ["~@mount", ptrace]
+      memory_max: 512M
+      tasks_max: 12.5%
   echo:
     command: /bin/cat
     listeners: [echo]
@@ -179,7 +181,7 @@ workers:
     listeners: [log]
     activation: on-demand
     restart: on-failure
-    sandbox: { capabilities: ["~CAP_SYS_ADMIN"], restrict_address_families: none, protect_system: true }
+    sandbox: { capabilities: ["~CAP_SYS_ADMIN"], restrict_address_families: none, protect_system: true, tasks_max: 1, cpu_quota: 150%, io_weight: 200 }
 "#;
 
 #[test]
