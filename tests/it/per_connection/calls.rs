@@ -45,7 +45,7 @@ fn traced(world: &World, daemon: &Daemon, clients: usize) -> String {
 }
 
 /// How often each call was made by a process, up to an exec.
-fn counted<'a>(trace: &'a str, by: impl Fn(&str) -> bool) -> BTreeMap<&'a str, usize> {
+fn counted(trace: &str, by: impl Fn(&str) -> bool) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
     let mut executed = Vec::new();
     for line in trace.lines() {
