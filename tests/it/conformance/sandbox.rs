@@ -150,8 +150,6 @@ const DIFFERENT: &[(&str, &str, &str, &str)] = &[
     // An empty file that root may open, and a device that nobody may.
     ("tunables", "open /proc/k", "*", "EACCES"),
     ("nested", "open /etc/passwd", "*", "EACCES"),
-    // The folders of what it has not.
-    ("devices", "names in /dev", "*", "*"),
     // What it is told is in memory, where a filter cannot look.
     ("realtime", "sched_setattr", "yes", "EPERM"),
     // Refused by the filter, and not by prctl(2) with PR_SET_MDWE.

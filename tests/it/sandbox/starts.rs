@@ -104,11 +104,11 @@ fn limits_that_are_enough_for_the_worker_are_enough() {
         return;
     }
     let world = World::new();
-    let limits = "limits: { nofile: 12, as: 12M, data: 4M }";
+    let limits = "limits: { nofile: 13, as: 12M, data: 4M }";
     let command = "[sh, -c, 'exec >&2; ulimit -n; ulimit -v; ulimit -d; exec sleep 60']";
     let lines = format!("output: tag\nsandbox: strict\n{limits}");
     let daemon = world.run(&yaml(command, &lines));
-    for wanted in ["app.0 | 12", "app.0 | 12288", "app.0 | 4096"] {
+    for wanted in ["app.0 | 13", "app.0 | 12288", "app.0 | 4096"] {
         daemon.line(&[wanted]);
     }
     daemon.stop();
