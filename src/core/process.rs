@@ -425,6 +425,9 @@ impl Worker {
     }
 
     pub(super) fn after_crash(&mut self, ctx: &mut Ctx, id: RunId) -> Next {
+        if self.runs.is_leaving(id) && !self.is_to_drain(id) {
+            return Next::Stopping;
+        }
         let Some((run, history)) = self.runs.history_mut(id) else {
             // Others are never restarted.
             return Next::Stopping;

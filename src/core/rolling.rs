@@ -197,14 +197,16 @@ impl Worker {
         let again = self.runs.instance(id).is_some_and(|one| one.again);
         let is_wanted = again || run.fault.is_some() || run.by_itself || run.drain.is_some();
         match run.state {
-            State::Failed { .. } | State::Stopped => true,
+            State::Stopped => true,
             State::Preparing { cancelled, .. } => cancelled && !is_wanted,
             State::Starting { ending, .. } => ending.is_some() && !is_wanted,
             State::Stopping { .. } => !is_wanted,
             State::Cleaning { next, .. } => {
                 !matches!(next, Next::RestartIn(_) | Next::AtNextClient { .. })
             }
-            State::Waiting
+            // What has failed did so by itself.
+            State::Failed { .. }
+            | State::Waiting
             | State::Activating { .. }
             | State::Running { .. }
             | State::Backoff { .. } => false,

@@ -132,7 +132,8 @@ impl Worker {
 
     /// Whether an instance runs, or will by itself, that nobody would follow at its shard.
     pub(super) fn is_alone_at_shard(&self, ctx: &Ctx, id: RunId) -> bool {
-        let serves = self.runs[id].state != State::Waiting && !self.goes_down(id);
+        let state = &self.runs[id].state;
+        let serves = !matches!(state, State::Waiting | State::Failed { .. }) && !self.goes_down(id);
         serves && self.is_needed_at_shard(ctx, id)
     }
 
