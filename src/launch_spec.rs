@@ -32,7 +32,7 @@ impl<Text> LaunchSpec<Text> {
     ///
     /// # Errors
     ///
-    /// That of `convert`.
+    /// The error of `convert`.
     pub fn try_map<Other, E>(
         &self,
         convert: impl FnOnce(&Text) -> Result<Other, E>,

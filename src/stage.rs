@@ -84,7 +84,7 @@ pub struct LaunchFailure {
     pub stage: Stage,
     /// What the system call answered.
     pub errno: i32,
-    /// Which one of several, where the stage does a list of things (the index of the limit).
+    /// The index of the failed item where the stage works through a list (of limits, for example).
     pub detail: u16,
     /// The cause on this machine, in words, which only the parent can find out.
     pub reason: Option<String>,

@@ -30,11 +30,11 @@ pub struct Tree {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoTree {
     /// The file system is not mounted.
-    NotMounted,
-    /// The process is in none of version 2.
-    NotInOne,
+    Unmounted,
+    /// The process is in no group of version 2.
+    NoGroup,
     /// No mount shows the group of the process.
-    NotShown,
+    Hidden,
 }
 
 impl Tree {
@@ -42,9 +42,9 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// [`NoTree`].
+    /// `NoTree`.
     pub fn find(mounts: &[u8], groups: &[u8]) -> Result<Tree, NoTree> {
-        let own = group(groups).ok_or(NoTree::NotInOne)?;
+        let own = group(groups).ok_or(NoTree::NoGroup)?;
         let mut is_mounted = false;
         for (root, mount) in mounts.split(|byte| *byte == b'\n').filter_map(mounted) {
             is_mounted = true;
@@ -65,8 +65,8 @@ impl Tree {
             }
         }
         Err(match is_mounted {
-            true => NoTree::NotShown,
-            false => NoTree::NotMounted,
+            true => NoTree::Hidden,
+            false => NoTree::Unmounted,
         })
     }
 

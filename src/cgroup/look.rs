@@ -74,7 +74,7 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// [`NoTree`], as an [`Obstacle`].
+    /// `NoTree`, as an `Obstacle`.
     pub fn own() -> Result<Tree, Obstacle> {
         let read = |path: &str| fs::read(path).unwrap_or_default();
         let found = Tree::find(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
@@ -114,7 +114,7 @@ impl Tree {
         let base = open(&self.base, flags, Mode::empty()).map_err(failed)?;
         let kind = fstatfs(&base).map_err(failed)?.filesystem_type();
         if kind != self.kind {
-            return Err(Obstacle::NoTree(NoTree::NotMounted));
+            return Err(Obstacle::NoTree(NoTree::Unmounted));
         }
         let found = fstat(&base).map_err(failed)?;
         let is_ours = found.st_uid == 0 || found.st_uid == geteuid().as_raw();

@@ -3,12 +3,12 @@
 //! listend has a subtree where the service manager gives it one (`Delegate=yes`), in a container, or as the owner
 //! of one. Each process that listend starts for a worker with limits has a group of its own there, and what it
 //! starts is in it, too. It enters the group itself, in the process that sets up its sandbox
-//! ([`enter`](Tree::enter)): the daemon waits for none of that.
+//! (`Tree::enter`): the daemon waits for none of that.
 //!
 //! The kernel permits processes only in groups without groups below that have limits. So whoever comes first moves
 //! listend into a group beside those of the workers, [`layout::DAEMON`].
 //!
-//! [`layout`] decides which group, and [`words`] why not; both are pure. The others carry out.
+//! `layout` decides which group, and `words` why not; both are pure. The others carry out.
 
 mod end;
 mod enter;

@@ -48,11 +48,11 @@ fn a_container_shows_a_part_of_the_tree() {
     let bind = b"9 8 0:28 /box /my\\040groups rw - cgroup2 cgroup2 rw\n";
     let expected = Ok(("/my groups".into(), "/my groups/a".into()));
     assert_eq!(found(bind, "0::/box/a\n"), expected);
-    assert_eq!(found(bind, "0::/other\n"), Err(NoTree::NotShown));
+    assert_eq!(found(bind, "0::/other\n"), Err(NoTree::Hidden));
     // Not a part of the name.
-    assert_eq!(found(bind, "0::/boxes\n"), Err(NoTree::NotShown));
-    assert_eq!(found(b"", "0::/\n"), Err(NoTree::NotMounted));
-    assert_eq!(found(UNIFIED, "4:memory:/\n"), Err(NoTree::NotInOne));
+    assert_eq!(found(bind, "0::/boxes\n"), Err(NoTree::Hidden));
+    assert_eq!(found(b"", "0::/\n"), Err(NoTree::Unmounted));
+    assert_eq!(found(UNIFIED, "4:memory:/\n"), Err(NoTree::NoGroup));
     assert_eq!(group(b"0::/a:b\n"), Some("/a:b".into()));
 }
 
@@ -238,7 +238,7 @@ fn what_is_in_the_way_is_told() {
         kind: nix::sys::statfs::CGROUP2_SUPER_MAGIC,
         ..base.clone()
     };
-    assert_eq!(real.check(), Err(Obstacle::NoTree(NoTree::NotMounted)));
+    assert_eq!(real.check(), Err(Obstacle::NoTree(NoTree::Unmounted)));
     let settings = LIMITS.settings(TOTALS);
     let keys: Vec<_> = base
         .lacking(&settings)
@@ -259,8 +259,8 @@ fn a_controller_of_version_1_has_a_hierarchy() {
 #[test]
 fn each_obstacle_says_what_to_do() {
     let all = [
-        Obstacle::NoTree(NoTree::NotMounted),
-        Obstacle::NoTree(NoTree::NotShown),
+        Obstacle::NoTree(NoTree::Unmounted),
+        Obstacle::NoTree(NoTree::Hidden),
         Obstacle::IsVersion1("memory"),
         Obstacle::NoController("io"),
         Obstacle::NotPassedOn("io", "/x".into()),

@@ -51,7 +51,7 @@ impl Obstacle {
     pub fn is_of_the_machine(&self) -> bool {
         matches!(
             self,
-            Obstacle::NoTree(NoTree::NotMounted)
+            Obstacle::NoTree(NoTree::Unmounted)
                 | Obstacle::IsVersion1(_)
                 | Obstacle::NoController(_)
         )
@@ -60,7 +60,7 @@ impl Obstacle {
     /// What to do.
     pub fn remedy(&self) -> String {
         match self {
-            Obstacle::NoTree(NoTree::NotMounted) | Obstacle::IsVersion1(_) => {
+            Obstacle::NoTree(NoTree::Unmounted) | Obstacle::IsVersion1(_) => {
                 "boot with `systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all`".to_owned()
             }
             Obstacle::NoController(controller) => {
@@ -92,11 +92,11 @@ impl Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Obstacle::NoTree(NoTree::NotMounted) => to.write_str("cgroup2 is not mounted"),
-            Obstacle::NoTree(NoTree::NotInOne) => {
+            Obstacle::NoTree(NoTree::Unmounted) => to.write_str("cgroup2 is not mounted"),
+            Obstacle::NoTree(NoTree::NoGroup) => {
                 to.write_str("listend is in no group of cgroup version 2")
             }
-            Obstacle::NoTree(NoTree::NotShown) => {
+            Obstacle::NoTree(NoTree::Hidden) => {
                 to.write_str("no mount of cgroup2 shows the group that listend is in")
             }
             Obstacle::IsVersion1(controller) => write!(

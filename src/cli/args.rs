@@ -111,7 +111,7 @@ pub enum Verb {
     Take(Take),
     /// Give the daemon a socket that somebody else has bound
     ///
-    /// It becomes the listener of that name if that is declared and not bound. Otherwise it is held until a reload
+    /// The socket becomes the listener of that name if that is declared and not bound. Otherwise it is held until a reload
     /// has a listener at its address.
     #[command(after_help = EXIT_CODES)]
     Give(Give),

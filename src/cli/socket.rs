@@ -46,7 +46,7 @@ pub fn default_path() -> Result<PathBuf, String> {
 ///
 /// # Errors
 ///
-/// It cannot be made, or it is another user's.
+/// The folder cannot be made, or belongs to another user.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     let uid = Uid::effective();
     let Some(folder) = path.parent() else {

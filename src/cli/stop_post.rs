@@ -49,7 +49,7 @@ struct Ended {
 enum Successor {
     /// systemd starts listend again, which goes on with everything.
     OfAll,
-    /// Somebody has asked for a restart: the sockets are kept.
+    /// A restart was requested: the sockets are kept.
     OfSockets,
     Nobody,
 }
@@ -157,7 +157,7 @@ fn end_if_over(unit: &str, list: &str) -> io::Result<bool> {
 enum Outlook {
     /// There is a listend.
     Started,
-    /// It is being stopped or started, or will be started.
+    /// The unit is being stopped or started, or will be started.
     Open,
     Over,
     Unknown,

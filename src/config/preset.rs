@@ -122,7 +122,7 @@ pub const ALL: &[Preset] = presets! {
     "fcgiwrap", Evidence::None, { handoff: "fd0", nonblocking: "false", ready: "accepting" };
 };
 
-/// Those that a word of the command makes others of the same name.
+/// Variants of a preset that a word of the command selects.
 pub const MODES: &[Preset] = presets! {
     // Its master tells when its workers are ready. With `-W` alone it does not.
     "haproxy" with "-Ws", Evidence::Haproxy, {

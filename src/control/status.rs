@@ -23,10 +23,10 @@ pub struct Daemon {
     pub version: String,
     /// The process id.
     pub pid: u32,
-    /// Since when listend runs, as [`super::rfc3339`] has it. An upgrade does not change it, nor does a
+    /// When listend started ([`super::rfc3339`]). An upgrade does not change it, nor does a
     /// start that continues from the snapshot of a daemon that was killed.
     pub since: String,
-    /// Since when the program runs: the start, the last upgrade, or the start after the daemon before was
+    /// When the present program was executed: at the start, the last upgrade, or the start after the previous daemon was
     /// killed.
     pub version_since: String,
     /// The path of the configuration; `None` if there is none.
@@ -163,8 +163,8 @@ pub struct Worker {
     /// How the number of instances follows the queues; `None` if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<Scaling>,
-    /// Since when the worker is stopped because no client used it, as [`super::rfc3339`] has it; `None`
-    /// of any other.
+    /// When the worker was stopped because no client used it ([`super::rfc3339`]); `None`
+    /// for any other worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused_since: Option<String>,
     /// The instances; during a rollout those of both generations.
@@ -232,7 +232,7 @@ pub struct Instance {
     /// The status that the process reports about itself (`STATUS=` of sd_notify(3)), for people.
     #[serde(default)]
     pub status: Option<String>,
-    /// Since when, as [`super::rfc3339`] has it.
+    /// When it entered its state ([`super::rfc3339`]).
     pub since: String,
     /// The number of restarts.
     pub restarts: u64,

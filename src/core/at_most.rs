@@ -27,7 +27,7 @@ fn longest(limits: impl IntoIterator<Item = Limit>) -> Limit {
     all.try_fold(Duration::ZERO, |longest, limit| Some(longest.max(limit?)))
 }
 
-/// Until an instance is ready, or is found not to be.
+/// The longest time until an instance is ready, or has failed.
 fn up(life: &Lifecycle) -> Limit {
     let ready = match life.ready {
         Ready::Started => Some(Duration::ZERO),
@@ -36,7 +36,7 @@ fn up(life: &Lifecycle) -> Limit {
     sum(Some(life.hooks.before_start.unwrap_or_default()), ready)
 }
 
-/// Until nothing of an instance runs.
+/// The longest time until nothing of an instance runs.
 fn down(life: &Lifecycle) -> Limit {
     let after = life.hooks.after_stop.unwrap_or_default();
     let drain = match has_shards(life) {
@@ -46,7 +46,7 @@ fn down(life: &Lifecycle) -> Limit {
     sum(drain, sum(life.stop_timeout, Some(after)))
 }
 
-/// Until one has read its own configuration again.
+/// The longest time until an instance has reloaded its own configuration.
 fn reload(life: &Lifecycle) -> Limit {
     let command = match life.reload {
         Some(ReloadBy::Command(timeout)) => timeout,
@@ -100,13 +100,13 @@ impl Worker {
         lives.chain([&*self.lifecycle]).chain(before)
     }
 
-    /// Until each is up that was still on its way out, or has failed and is cleaned up.
+    /// The longest time until every instance that was still stopping runs again, or has failed and is cleaned up.
     fn bring_up(&self) -> Limit {
         let down = longest(self.lives().map(down));
         sum(sum(down, longest(self.lives().map(up))), down)
     }
 
-    /// Until every instance is replaced, as many at a time as `parallel` says, and at the worst the
+    /// The longest time until every instance is replaced, `parallel` at a time, and at the worst the
     /// last one fails and every one is brought back.
     fn whole(&self) -> Limit {
         let start = self.bring_up();

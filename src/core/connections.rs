@@ -27,7 +27,7 @@ pub(super) struct Connections {
     pub(super) sources: BTreeMap<Source, u32>,
     /// What the past launches say about the next.
     pub(super) launches: History,
-    /// Until when those that could not be launched are held.
+    /// How long connections that could not be launched are held.
     pub(super) held_until: Option<Mono>,
     /// Accepts in a row for which there was no room.
     pub(super) exhausted: u32,

@@ -45,7 +45,7 @@ pub(super) struct Ctx {
     pub(super) elsewhere: Elsewhere,
     /// The workers that something has happened to in this input.
     pub(super) stirred: Stirred,
-    /// Those of them that have failed entirely, so that clients may have to be refused.
+    /// The workers among them that have failed entirely, so that clients may have to be refused.
     pub(super) failing: BTreeSet<WorkerId>,
     /// Whose processes have ended that others may have waited for.
     pub(super) let_go: BTreeSet<(WorkerId, Revision)>,
@@ -101,9 +101,9 @@ pub(super) struct Ids {
 /// How processes that have a socket need its O_NONBLOCK.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Elsewhere {
-    /// That are to have it set.
+    /// The holders that need it set.
     pub(super) set: Holders,
-    /// That are to have it clear.
+    /// The holders that need it clear.
     pub(super) clear: Holders,
 }
 
@@ -115,7 +115,7 @@ pub(super) struct Holders {
 }
 
 impl Elsewhere {
-    /// Those who need it otherwise than this.
+    /// The holders that need the opposite.
     pub(super) fn opposed_to(&self, nonblocking: bool) -> Holders {
         if nonblocking { self.clear } else { self.set }
     }

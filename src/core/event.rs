@@ -147,9 +147,9 @@ pub enum WorkerEvent {
         /// For how long.
         lasting: Duration,
     },
-    /// Nobody has used the worker for so long; it is stopped, and the next client starts it again.
+    /// No client used the worker for so long: it is stopped, and the next client starts it again.
     Unused {
-        /// How long nobody has used it.
+        /// How long no client used it.
         after: Duration,
         /// How many instances are stopped.
         instances: u32,

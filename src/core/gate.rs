@@ -19,7 +19,7 @@ pub(super) struct Gate {
     pub(super) resume_at: Option<Mono>,
     /// The activations, or the connections, that count towards the rate limit.
     pub(super) recent: Window,
-    /// It is being looked who waits; the instance that ended.
+    /// The instance that ended, while the queue is being looked at.
     pub(super) looking: Option<RunId>,
     pub(super) told_rate: Told,
     pub(super) told_full: Told,

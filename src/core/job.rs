@@ -72,7 +72,7 @@ pub(super) enum Bad {
 pub(super) struct Replanning {
     pub(super) ticket: Option<Ticket>,
     pub(super) pending: BTreeSet<WorkerId>,
-    /// Those of them that are new: they are there when their instances are.
+    /// The new workers among them, which are done when their instances are ready.
     pub(super) added: BTreeSet<WorkerId>,
     pub(super) bad: Option<Bad>,
     pub(super) done: u32,

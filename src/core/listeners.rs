@@ -41,11 +41,11 @@ pub(super) struct Listeners {
     pub(super) damaged: BTreeMap<(ListenerId, SocketKey), RepairState>,
     /// When to do what, besides the deadlines of the instances.
     pub(super) due: BTreeSet<(Mono, ListenerTimer)>,
-    /// Those of the missing that were closed because the workers that take them have failed.
+    /// The missing listeners that were closed because their workers have failed.
     pub(super) refusing: BTreeSet<ListenerId>,
-    /// Those that were bound anew because of damage.
+    /// The listeners that were bound anew because their sockets were damaged.
     pub(super) rebound: BTreeMap<ListenerId, Rebound>,
-    /// Those of the missing that are bound anew when no worker has the old socket any more.
+    /// The missing listeners that are bound anew once no worker has the old socket.
     pub(super) vacated: BTreeSet<ListenerId>,
     /// Whether the shell was asked to watch the machine's addresses.
     pub(super) watching: bool,

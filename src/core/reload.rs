@@ -110,7 +110,7 @@ impl Worker {
         self.listen_to(ctx, id, until);
     }
 
-    /// It has said that it has begun.
+    /// Handles the report that a reload has begun.
     pub(super) fn says_reloading(&mut self, ctx: &mut Ctx, id: RunId) {
         let run = &mut self.runs[id];
         let before = std::mem::replace(&mut run.reloading, true);
@@ -120,7 +120,7 @@ impl Worker {
         }
     }
 
-    /// It has said that it is done, or it ends or has had its time before that.
+    /// Ends a reload: the instance reported that, ended, or took too long.
     pub(super) fn has_reread(&mut self, ctx: &mut Ctx, id: RunId, well: bool) {
         let run = &mut self.runs[id];
         let instance = run.instance;
@@ -145,7 +145,7 @@ impl Worker {
         self.has_reread(ctx, id, well);
     }
 
-    /// It has as long as for a start.
+    /// The deadline of a reload, which has as long as a start.
     fn read_until(&self, ctx: &Ctx, id: RunId) -> Option<Mono> {
         let timeout = self.runs[id].life.start_timeout;
         timeout.map(|timeout| ctx.now + timeout)

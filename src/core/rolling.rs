@@ -578,7 +578,9 @@ impl Worker {
                 self.stop_instance(ctx, id);
             }
             // Who waits in its shard is served before its step, which makes it another.
-            if !is_busy && !(todo.contains(&position) && self.drain_once_more(ctx, id)) {
+            let is_due = !is_busy && todo.contains(&position);
+            let is_drained_first = is_due && self.drain_once_more(ctx, id);
+            if !is_busy && !is_drained_first {
                 self.redefine(id);
             }
         }

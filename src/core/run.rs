@@ -27,16 +27,16 @@ pub(super) struct Watchdog {
     pub(super) due: Mono,
 }
 
-/// An instance goes on until the queue of its shard is empty.
+/// An instance that runs until the queue of its shard is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Drain {
-    /// When it is stopped whoever waits; `None` is never.
+    /// When it is stopped even if clients wait; `None`: never.
     pub(super) limit: Option<Mono>,
     /// When to look next; `None` while an answer is awaited.
     pub(super) look_at: Option<Mono>,
     /// How long after that the next look is.
     pub(super) pause: Duration,
-    /// Since when nobody waits.
+    /// When the queue was first found empty.
     pub(super) empty_since: Option<Mono>,
 }
 
@@ -50,10 +50,10 @@ impl Drain {
     };
 }
 
-/// Somebody waits for what an instance says.
+/// A caller waits for an instance to report the end of its reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rereading {
-    /// Until then; `None` is for ever.
+    /// The deadline; `None`: no limit.
     pub(super) until: Option<Mono>,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Run {
     pub(super) life: Arc<Lifecycle>,
     /// Why it is being ended, if nobody has asked for that.
     pub(super) fault: Option<Fault>,
-    /// It is ending by itself: it has said so, or its main process has ended unasked.
+    /// The process ends by itself: it announced that, or its main process ended unasked.
     pub(super) by_itself: bool,
     /// When its main process ended, while others of its process group go on.
     pub(super) main_ended: Option<Mono>,
@@ -85,16 +85,16 @@ pub(super) struct Run {
     /// The longest time between two signs of life that it has chosen itself. Also before it is
     /// ready, when there is no watchdog yet.
     pub(super) told_interval: Option<Duration>,
-    /// It has said that it has something to do that no client shows.
+    /// The worker reported work that is not visible in connections (`X_LISTEND_BUSY=1`).
     pub(super) busy: bool,
-    /// It has said that it reads its configuration again, and not yet that it has done so.
+    /// The worker reported that it is reloading (`RELOADING=1`), and not yet that it is ready again.
     pub(super) reloading: bool,
-    /// Somebody waits for it to say so.
+    /// A caller waits for that.
     pub(super) rereading: Option<Rereading>,
     /// When it was told lately that it has done so, and how often it was not told since.
     pub(super) reloads_told: Window,
     pub(super) reloads_untold: u32,
-    /// Since when it is in its state.
+    /// When it entered its state.
     pub(super) since: Mono,
     /// How often it was started.
     pub(super) starts: u64,
@@ -194,7 +194,7 @@ pub(super) struct Instance {
     pub(super) run: Run,
     /// The crashes of the instance.
     pub(super) history: History,
-    /// It is being stopped only to be started again.
+    /// Stopped only to be started again.
     pub(super) again: bool,
 }
 
@@ -223,9 +223,9 @@ pub(super) struct Connection {
 pub(super) struct Runs {
     /// The instances that the worker is to have, by their numbers.
     places: Vec<RunId>,
-    /// Those, and the candidates for their places.
+    /// The instances, and the candidates that are to replace them.
     instances: BTreeMap<RunId, Box<Instance>>,
-    /// Those of them that have no place.
+    /// The candidates.
     candidates: BTreeSet<RunId>,
     leaving: BTreeMap<RunId, Leaving>,
     connections: BTreeMap<RunId, Connection>,
@@ -433,7 +433,7 @@ impl Runs {
         }
     }
 
-    /// It is to be taken out at the end of the input.
+    /// Marks a run to be removed at the end of the input.
     pub(super) fn finish(&mut self, id: RunId) {
         self.over.push(id);
     }
@@ -453,7 +453,7 @@ impl Runs {
         self.lent.record(known);
     }
 
-    /// It was told that this is gone.
+    /// Records that the snapshot was told that this run is gone.
     pub(super) fn told_gone(&mut self, id: RunId) {
         self.lent.forget(id);
     }

@@ -93,7 +93,7 @@ impl Worker {
         }
     }
 
-    /// Nobody was told yet where clients go.
+    /// Steers the clients anew: the kernel has no program yet.
     pub(super) fn steer_anew(&mut self) {
         let had = self.runs.holders().any(|run| has_shards(&run.life));
         self.steered = had.then(BTreeSet::new);
@@ -228,7 +228,7 @@ impl Worker {
         }
     }
 
-    /// It is to go on after all, if it was not told anything yet.
+    /// Cancels the drain of an instance that was not told to stop yet.
     pub(super) fn drain_no_more(&mut self, ctx: &mut Ctx, id: RunId) {
         if self.runs[id].drain.take().is_some() {
             ctx.stir(self.id);
@@ -236,7 +236,7 @@ impl Worker {
         }
     }
 
-    /// It is time to look whether anybody waits.
+    /// Looks whether clients wait in the shard of an instance.
     pub(super) fn look_at_shard(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId) {
         if let Some(drain) = &mut self.runs[id].drain {
             drain.look_at = None;
@@ -245,7 +245,7 @@ impl Worker {
         self.reschedule(ctx, id);
     }
 
-    /// Somebody has looked whether clients wait in the shard of an instance.
+    /// Handles the result of a look at the shard of an instance.
     pub(super) fn shard_looked_at(&mut self, ctx: &mut Ctx, id: RunId, clients: bool) {
         let is_last = self.is_last_at_shard(id);
         let now = ctx.now;

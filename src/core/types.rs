@@ -130,7 +130,7 @@ pub enum ExitStatus {
         /// Whether the kernel wrote a core dump.
         core_dumped: bool,
     },
-    /// Nobody knows: it ended while listend did not run, or another process has reaped it. Counts as a
+    /// Unknown: the process ended while listend did not run, or another process reaped it. Counts as a
     /// crash.
     Unknown,
 }
@@ -172,7 +172,7 @@ pub enum Evidence {
 /// Why there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotAccepted {
-    /// Nobody was waiting any more.
+    /// The client had gone.
     Gone,
     /// There is no room for it: EMFILE, ENFILE, ENOBUFS, ENOMEM; or another error that would come
     /// again at once.
@@ -196,11 +196,11 @@ pub enum Waiting {
 /// The use that clients make of a worker, as the kernel shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// Nobody is connected or waits, and nobody has come since the last look.
+    /// No client is connected or waits, and none has connected since the last look.
     None,
-    /// Nobody is connected or waits; somebody has come since the last look.
+    /// No client is connected or waits, but one has connected since the last look.
     Before,
-    /// Somebody is connected or waits, or the worker is not to be stopped for another reason.
+    /// A client is connected or waits, or another reason keeps the worker running.
     Now,
     /// The kernel does not tell.
     Unknown,
@@ -356,7 +356,7 @@ pub struct ListenerLife {
 }
 
 impl ListenerLife {
-    /// That of a listener that is not there any more.
+    /// The life of a listener that is gone.
     pub fn nobody() -> ListenerLife {
         ListenerLife {
             presence: Presence::Required,
@@ -472,20 +472,20 @@ pub(super) const AT_NEXT_CLIENT: Next = Next::AtNextClient {
 pub enum Health {
     /// Nothing runs, or is to.
     Stopped,
-    /// It waits for clients, or for a listener.
+    /// Waiting for clients, or for a listener.
     Waiting,
-    /// It runs its program, and is ready.
+    /// Running and ready.
     Running,
-    /// It is on its way there.
+    /// Starting.
     Starting,
-    /// It is on its way out.
+    /// Stopping.
     Stopping,
-    /// It has ended, and is started again after a delay.
+    /// Ended; restarted after a delay.
     Backoff,
     /// Of a worker: some instances have failed, a rollout went back, or the processes of its
     /// connections fail.
     Degraded,
-    /// It has ended badly, and is not started again; of a worker, all instances have.
+    /// Failed and not restarted; of a worker, all instances have failed.
     Failed,
 }
 

@@ -23,9 +23,9 @@ pub(super) struct Worker {
     pub(super) lifecycle: Arc<Lifecycle>,
     /// By which definition it is started.
     pub(super) revision: Revision,
-    /// Which definition the configuration has: another only if a rollout to it went back.
+    /// The revision that the configuration has: another one only after a rollback.
     pub(super) latest: Revision,
-    /// Its instances, those on their way out, and its connections.
+    /// The instances, those that are stopping, and the connections.
     pub(super) runs: Runs,
     /// The commands around its instances that run.
     pub(super) helpers: Helpers,
@@ -37,11 +37,11 @@ pub(super) struct Worker {
     pub(super) reloads: Vec<Reloading>,
     /// What has changed in this input.
     pub(super) changed: Vec<RunId>,
-    /// Somebody has stopped it.
+    /// Stopped on request.
     pub(super) stopped: bool,
-    /// It is no longer there, but for what is on its way out.
+    /// Removed from the configuration; only stopping processes are left.
     pub(super) removed: bool,
-    /// That nothing is left of it was told.
+    /// The shell was told that nothing is left of it.
     pub(super) gone: bool,
     /// Definitions before the present one may still be needed, and are to be retired.
     pub(super) outdated: bool,

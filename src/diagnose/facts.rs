@@ -24,7 +24,7 @@ pub enum Bind {
     Impossible,
     /// The listend that runs this configuration has it.
     HeldByListend,
-    /// This machine lacks the family, and the address can do without.
+    /// The machine lacks the address family, and the address is optional.
     LeftOut,
 }
 

@@ -22,7 +22,7 @@ pub(super) fn master(pids: &[i32], machine: &Machine) -> Option<(ProcessInfo, us
 
 /// Whether the process is a `listend run` of this very configuration file.
 ///
-/// It is one if its program is called `listend` or is the program that runs now, if `run` is
+/// A process is a listend if its program is called `listend` or is the program that runs now, if `run` is
 /// among its arguments, and if the configuration they name is the same file (device and inode).
 /// `false` also where /proc does not let us see.
 pub fn held_by_listend(pid: i32, config: &Path) -> bool {

@@ -10,9 +10,9 @@ use std::os::unix::fs::MetadataExt;
 pub struct Orphan {
     /// Its process id.
     pub pid: i32,
-    /// Which instance it is: `app.0`.
+    /// The instance: `app.0`.
     pub instance: String,
-    /// The process id that the listend had.
+    /// The process id of the listend that started it.
     pub listend: i32,
     /// Its session.
     pub session: i32,

@@ -18,7 +18,7 @@ const POLLFD: usize = size_of::<libc::pollfd>();
 ///
 /// # Errors
 ///
-/// Those of pread(2) on the file; `UnexpectedEof` when the memory is gone with its process.
+/// The errors of pread(2) on the file; `UnexpectedEof` when the memory is gone with its process.
 pub fn descriptors(memory: &File, wait: Wait) -> io::Result<Vec<i32>> {
     match wait {
         Wait::Poll { array, count } => {

@@ -20,7 +20,7 @@ impl SocketInode {
     ///
     /// # Errors
     ///
-    /// Those of fstat(2).
+    /// The errors of fstat(2).
     pub fn of(socket: impl AsFd) -> io::Result<SocketInode> {
         let stat = fstat(socket)?;
         Ok(SocketInode {

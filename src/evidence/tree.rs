@@ -13,7 +13,7 @@ pub fn lists_children() -> bool {
 ///
 /// # Errors
 ///
-/// Those of opendir(3): ENOENT when it is gone.
+/// The errors of opendir(3): ENOENT when it is gone.
 pub fn threads(pid: i32) -> io::Result<Vec<i32>> {
     Ok(numbers(fs::read_dir(format!("/proc/{pid}/task"))?).collect())
 }
@@ -22,7 +22,7 @@ pub fn threads(pid: i32) -> io::Result<Vec<i32>> {
 ///
 /// # Errors
 ///
-/// Those of open(2) and read(2): ENOENT when it is gone.
+/// The errors of open(2) and read(2): ENOENT when it is gone.
 pub fn children(pid: i32, thread: i32) -> io::Result<Vec<i32>> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/children"))?;
     let words = text.split_ascii_whitespace();
@@ -34,7 +34,7 @@ pub fn children(pid: i32, thread: i32) -> io::Result<Vec<i32>> {
 ///
 /// # Errors
 ///
-/// Those of opendir(3) on /proc.
+/// The errors of opendir(3) on /proc.
 pub fn session(leader: i32) -> io::Result<Vec<i32>> {
     let is_in_it = |pid: &i32| {
         let process = procfs::process::Process::new(*pid);

@@ -62,9 +62,9 @@ pub enum Outcome {
 /// Where a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on.
+    /// Still open.
     Open,
-    /// Both sides have said all and were told all.
+    /// Both sides have sent everything and received everything.
     Finished,
     /// One side was reset, and has had its last words: so is the other to be.
     Reset,

@@ -63,7 +63,7 @@ enum Phase {
     Starting,
     /// Clients are accepted.
     Serving,
-    /// Nobody is accepted any more; connections may end by themselves.
+    /// No client is accepted any more; connections may end by themselves.
     Draining,
     /// The server was asked to stop.
     Stopping,
@@ -120,7 +120,7 @@ struct Forwarder<'t> {
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     freed: Vec<usize>,
-    /// Those with more to do than fits into one turn.
+    /// Connections with more work than fits into one turn.
     busy: VecDeque<usize>,
     timers: Timers<Timer>,
     means: Means,

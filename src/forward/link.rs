@@ -44,7 +44,7 @@ pub(super) enum Turn {
     Busy,
     /// The kernel tells when there is.
     Waits,
-    /// It is over.
+    /// Over.
     Over,
 }
 

@@ -34,7 +34,7 @@ pub struct Forwarding {
 /// How it has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// It was asked to.
+    /// Stopped on request.
     Stopped,
     /// The server has ended by itself.
     Server(ExitStatus),

@@ -97,7 +97,7 @@ impl Server {
 
 /// A port that nobody has at this address.
 ///
-/// It is free when this returns, and anybody may take it until the server has bound it. That is unlikely: the
+/// The port is free when this returns, and any process may take it until the server has bound it. That is unlikely: the
 /// kernel gives ports out at random (net.ipv4.ip_local_port_range). The server fails then, and its successor
 /// gets another.
 pub(super) fn free_port(address: SocketAddr) -> io::Result<u16> {

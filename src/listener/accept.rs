@@ -34,9 +34,9 @@ pub enum NotAccepted {
 /// Accepts one client of a listener. The connection is non-blocking only if `nonblocking` says so:
 /// Linux does not pass O_NONBLOCK on.
 ///
-/// It never waits, whatever O_NONBLOCK of the listener says. Everybody who has the listener can clear
-/// it at any moment, and a client that poll(2) has shown may have been taken by somebody else. Where nobody
-/// else has had it, the two system calls for that are saved.
+/// This never waits, whatever O_NONBLOCK of the listener says. Every process that has the listener can clear
+/// it at any moment, and another process may have accepted the client that poll(2) showed. Where no other
+/// process has had it, the two system calls for that are saved.
 ///
 /// # Errors
 ///

@@ -58,7 +58,7 @@ pub fn prepare_for_spawn(
 ///
 /// # Errors
 ///
-/// Those of fcntl(2).
+/// The errors of fcntl(2).
 pub fn set_mode(socket: &BoundSocket, mode: IoMode) -> io::Result<bool> {
     let is_known = match mode {
         IoMode::Blocking => socket.nonblocking.is(false),

@@ -43,12 +43,12 @@ impl KnownFlag {
     // 1 is set.
     const UNKNOWN: u8 = 2;
 
-    /// That of a file which another process has, or may have had.
+    /// The flag of a file that another process has, or may have had.
     pub fn unknown() -> KnownFlag {
         KnownFlag(AtomicU8::new(Self::UNKNOWN))
     }
 
-    /// That of a file which was opened here, with the flag clear.
+    /// The flag of a file that was opened here, and is clear.
     pub fn clear() -> KnownFlag {
         KnownFlag(AtomicU8::new(Self::CLEAR))
     }
@@ -58,7 +58,7 @@ impl KnownFlag {
         self.0.load(Ordering::Relaxed) == u8::from(set)
     }
 
-    /// It was made so; which says nothing if others have the file.
+    /// Records that the flag was set to `set`. Means nothing if other processes have the file.
     pub fn note(&self, set: bool) {
         if self.0.load(Ordering::Relaxed) != Self::UNKNOWN {
             self.0.store(u8::from(set), Ordering::Relaxed);
@@ -79,7 +79,7 @@ pub struct BoundSocket {
     pub fd: SharedFd,
     /// The key of the socket in the table.
     pub key: SocketKey,
-    /// Which of the sockets at its address it is, from 0 on.
+    /// The index of the socket among those at its address, from 0.
     pub shard: u32,
     /// The number by which the kernel knows it among those, as far as that is known ([`super::shards`]).
     pub(super) slot: Slot,

@@ -160,7 +160,7 @@ pub struct FlowGroup {
     /// The generation of that socket.
     now_generation: u32,
     last: u32,
-    /// Nobody gets a socket of its own any more.
+    /// No further socket is added to the group.
     is_ending: bool,
 }
 
@@ -420,7 +420,7 @@ impl FlowGroup {
     ///
     /// # Errors
     ///
-    /// It cannot be in the group.
+    /// The socket cannot join the group.
     pub fn replaced(&mut self, socket: &BoundSocket, since: u64) -> Result<(), BpfError> {
         self.put(self.now_generation, socket, since)
     }
@@ -433,7 +433,7 @@ impl FlowGroup {
         }
     }
 
-    /// Nobody is started with this socket any more.
+    /// No further process is started with this socket.
     pub fn end(&mut self, lane: u64) {
         if self.now == Some(lane) {
             // Who comes next gets it, and all flows that it has.

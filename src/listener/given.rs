@@ -22,9 +22,9 @@ const ORIGIN: &str = "listend give";
 /// Why a descriptor cannot be a listener, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unfit {
-    /// Nobody listens there.
+    /// The socket does not listen.
     NoListener(String),
-    /// It is a listener that listend cannot hold.
+    /// A listener that listend cannot hold.
     Refused(String),
 }
 

@@ -24,9 +24,9 @@ use std::os::fd::AsFd;
 /// What the sockets themselves show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Somebody waits, or something that was sent.
+    /// A client or a datagram waits in the queue.
     pub waits: bool,
-    /// Somebody has come since the last look.
+    /// A client has connected since the last look.
     pub has_come: bool,
 }
 
@@ -63,7 +63,7 @@ pub fn traffic(sockets: &[&BoundSocket]) -> io::Result<Traffic> {
 }
 
 impl Connections {
-    /// Those of clients of these sockets.
+    /// Reads the connections of the clients of these sockets.
     ///
     /// # Errors
     ///

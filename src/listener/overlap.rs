@@ -35,7 +35,7 @@ const OTHER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1));
 ///
 /// # Errors
 ///
-/// Those of sock_diag(7): then it is not known.
+/// The errors of sock_diag(7): then it is not known.
 pub(super) fn is_taken_by_others(wanted: &Endpoint, ours: &[&BoundSocket]) -> io::Result<bool> {
     let Some(((transport, port), wanted)) = wanted.coverage() else {
         return Ok(false);
@@ -92,7 +92,7 @@ pub(super) fn asks_for_it(listener: &ListenerPlan) -> bool {
 ///
 /// # Errors
 ///
-/// Those of setsockopt(2).
+/// The errors of setsockopt(2).
 pub(super) fn set(socket: &BoundSocket, on: bool) -> io::Result<()> {
     let value = libc::c_int::from(on);
     sockopt::set_int(&socket.fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, value)
@@ -154,7 +154,7 @@ fn bind_and_close(address: SocketAddr) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// Those of shutdown(2).
+/// The errors of shutdown(2).
 pub(super) fn stop_listening(socket: &BoundSocket) -> io::Result<()> {
     SockRef::from(&socket.fd).shutdown(std::net::Shutdown::Both)
 }

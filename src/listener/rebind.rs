@@ -542,7 +542,7 @@ impl PreparedReload<'_> {
         self.fresh(|shard| shard == 0)
     }
 
-    /// Those that have one more at an address where they have another.
+    /// The listeners that got a further shard at an address they already had.
     pub fn with_more_shards(&self) -> BTreeSet<ListenerId> {
         self.fresh(|shard| shard > 0)
     }

@@ -66,7 +66,7 @@ pub enum Repair {
 ///
 /// # Errors
 ///
-/// Those of connect(2) and bind(2): another process may have taken the port meanwhile.
+/// The errors of connect(2) and bind(2): another process may have taken the port meanwhile.
 pub(super) fn disconnect(socket: &BoundSocket) -> io::Result<bool> {
     let has_peers = match &socket.endpoint {
         Endpoint::Inet { .. } | Endpoint::Unix { .. } => !socket.endpoint.accepts(),
@@ -175,7 +175,7 @@ fn hangs_up(socket: &BoundSocket) -> bool {
 ///
 /// # Errors
 ///
-/// Those of bind(2) and listen(2): another process may have taken the port meanwhile.
+/// The errors of bind(2) and listen(2): another process may have taken the port meanwhile.
 pub(super) fn listen_again(socket: &BoundSocket, backlog: u32) -> io::Result<bool> {
     let raw = SockRef::from(&socket.fd);
     let was_shut_down = match socket.endpoint {

@@ -71,7 +71,7 @@ impl SocketTable {
     ///
     /// # Errors
     ///
-    /// Those of setsockopt(2): clients go where they did.
+    /// The errors of setsockopt(2): clients go where they did.
     pub fn steer(&self, listener: ListenerId, shards: &BTreeSet<u32>) -> io::Result<()> {
         for group in self.groups(listener) {
             let count = group.iter().map(|one| one.shard).max().unwrap_or(0) + 1;

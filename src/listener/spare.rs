@@ -31,7 +31,7 @@ pub(super) fn make(kind: UnixKind, path: &Path, identity: PathIdentity) -> Optio
     Some(path.with_file_name(spare.name()))
 }
 
-/// It, if it is there already.
+/// The existing second name of a socket's file, if there is one.
 pub(super) fn of(path: &Path, identity: PathIdentity) -> Option<PathBuf> {
     let (_, spare) = places(path)?;
     handle_on(&spare, identity).ok()?;

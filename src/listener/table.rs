@@ -19,7 +19,7 @@ pub struct Former {
     pub listener: ListenerPlan,
     /// What the plan was resolved from that had it last.
     pub origin: Arc<Origin>,
-    /// Which of the listener's sockets it was there.
+    /// The index of the socket in that listener.
     pub index: usize,
 }
 

@@ -65,7 +65,7 @@ impl ManagerAddress {
     ///
     /// # Errors
     ///
-    /// Those of sendmsg(2) and connect(2).
+    /// The errors of sendmsg(2) and connect(2).
     pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         match &self.way {

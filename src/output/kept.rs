@@ -22,7 +22,7 @@ pub struct Line {
     pub time: Duration,
     /// The index of the instance that wrote it.
     pub instance: u32,
-    /// Which process that was; no two have the same number.
+    /// The number of the process; never reused.
     pub process: u64,
     /// Whether a line begins here, and not the next part of one that is very long.
     pub is_start: bool,

@@ -29,9 +29,9 @@ pub enum Order<'a> {
     },
     /// Append to it.
     Write {
-        /// Which file.
+        /// The file.
         file: u64,
-        /// What.
+        /// The bytes to write.
         text: &'a [u8],
     },
     /// Nothing more is written to it.

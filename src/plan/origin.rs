@@ -32,7 +32,7 @@ pub struct OriginFile {
 }
 
 impl Origin {
-    /// That of a configuration that was just read, and of what was looked up for it.
+    /// The origin of a configuration that was just read, with the facts that were looked up for it.
     pub fn new(sources: &Sources, folders: Vec<PathBuf>, facts: &Facts) -> Origin {
         let files = (0..).zip(folders).map(|(number, folder)| OriginFile {
             name: sources.name(FileId(number)).to_owned(),

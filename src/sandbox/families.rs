@@ -8,7 +8,7 @@ use std::fmt;
 /// A kind of socket (address_families(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Family {
-    /// Those of the listeners that the worker takes; none is left in a plan.
+    /// The families of the worker's listeners. A resolved plan has none left.
     Inherited,
     /// By its number.
     Number(i32),

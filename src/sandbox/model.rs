@@ -22,7 +22,7 @@ pub struct Sandbox {
     pub protect_system: ProtectSystem,
     /// What is left of the home directories.
     pub protect_home: ProtectHome,
-    /// Which processes /proc shows.
+    /// The processes that /proc shows.
     pub protect_proc: ProtectProc,
     /// Paths that are read-only.
     pub read_only_paths: Vec<Named>,
@@ -124,24 +124,24 @@ words! {
         /// All.
         #[default]
         No = "false",
-        /// They can be read.
+        /// Readable, not writable.
         ReadOnly = "read-only",
-        /// They are empty.
+        /// Empty.
         Tmpfs = "tmpfs",
-        /// They cannot be entered.
+        /// Not accessible.
         Hidden = "true",
     }
 }
 
 words! {
-    /// Which processes /proc shows (`ProtectProc=`).
+    /// The processes that /proc shows (`ProtectProc=`).
     ProtectProc {
         /// All.
         #[default]
         Default = "default",
-        /// Those of others without their details.
+        /// Processes of other users are visible, but their details are not.
         NoAccess = "noaccess",
-        /// Only those of the same user.
+        /// Only processes of the same user are visible.
         Invisible = "invisible",
         /// Only those that could be traced.
         Ptraceable = "ptraceable",

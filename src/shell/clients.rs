@@ -40,7 +40,7 @@ pub(super) struct Connection {
 }
 
 impl Clients {
-    /// Nobody yet.
+    /// No client yet.
     pub(super) fn new(
         named: HashMap<WorkerId, Vec<ListenerId>>,
         many_from: Option<RawFd>,
@@ -155,9 +155,9 @@ impl Connection {
 pub(super) enum Role {
     /// Nothing: it is the workers' business.
     Held,
-    /// It starts a worker.
+    /// A client starts a worker.
     Watched,
-    /// It is accepted here.
+    /// listend accepts the connection.
     Accepted {
         /// Whether the connection is to be non-blocking.
         nonblocking: bool,

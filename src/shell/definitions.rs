@@ -20,7 +20,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Definitions {
     all: BTreeMap<(WorkerId, Revision), Definition>,
-    /// Which one the configuration has, as the core has numbered it; of a worker that was removed, had
+    /// The revision of the configuration, as numbered by the core; for a removed worker, the
     /// last. The worker runs by another only if a rollout to it was rolled back.
     latest: BTreeMap<WorkerId, Revision>,
     /// Workers of which nothing is left. They can still be named until the next reload.
@@ -84,7 +84,7 @@ impl Definitions {
         definitions
     }
 
-    /// Those of another listend.
+    /// The definitions of a previous listend.
     pub(super) fn restored(all: Vec<((WorkerId, Revision), Definition)>) -> Definitions {
         let mut definitions = Definitions::default();
         for ((worker, revision), definition) in all {
@@ -109,7 +109,7 @@ impl Definitions {
             .collect()
     }
 
-    /// Which definition of a worker the configuration has.
+    /// The revision of a worker that the configuration has.
     pub(super) fn latest(&self, worker: WorkerId) -> Revision {
         self.latest.get(&worker).copied().unwrap_or(Revision(0))
     }
@@ -296,7 +296,7 @@ impl Definition {
         sockets.any(|socket| socket.key == key)
     }
 
-    /// Those of its sockets that an instance with this number has: all, or its shard at each address.
+    /// The sockets of an instance with this number: all of them, or its shard at each address.
     pub(super) fn sockets_of<'a>(
         &'a self,
         index: u32,

@@ -200,7 +200,7 @@ impl FdStore {
         self.drop_where(epoll, |at, kept| at == place && kept.name == name)
     }
 
-    /// Nobody is at the other end any more.
+    /// Drops a stored descriptor whose other end has been closed.
     pub(super) fn hung_up(&mut self, epoll: &Epoll, id: u64) {
         self.drop_where(epoll, |_, kept| kept.id == id);
     }

@@ -30,7 +30,7 @@ pub(super) struct Files {
     next: FileId,
     /// What processes that have not been started yet are to write to.
     opened: HashMap<ProcessId, Opened>,
-    /// Which of them have not been told.
+    /// The processes whose files are open and that have not been told yet.
     news: Vec<ProcessId>,
     reopening: BTreeMap<ClientId, Reopening>,
 }
@@ -48,7 +48,7 @@ struct OutputFile {
 
 /// What has become of a file that was to be opened.
 pub(super) enum Opened {
-    /// It is open: a user more.
+    /// The file is open, and has one user more.
     File(FileId),
     /// A FIFO, a terminal and so on, which the process opens itself: it may have to wait for it.
     Special(PathBuf, OwnedFd),
@@ -95,7 +95,7 @@ impl Files {
         self.opened.remove(&process)
     }
 
-    /// It does not start after all, or has what it needs.
+    /// Forgets a process that has its file, or that is not started after all.
     pub(super) fn forget(&mut self, process: ProcessId) {
         if let Some(Opened::File(file)) = self.opened.remove(&process) {
             self.release(file);
@@ -157,7 +157,7 @@ impl Files {
         )
     }
 
-    /// Somebody waits for this file to be opened, and there is no answer for that one.
+    /// Gives up waiting for a file, because the writer does not answer.
     fn give_up(&mut self, asked: Asked, silent: FileId) {
         let words = match asked.file == silent {
             true => format!("cannot open {}: no answer", self.path(asked.file)),

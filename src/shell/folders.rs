@@ -21,7 +21,7 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-/// Those that this listend has made, and is to remove.
+/// The runtime directories that listend created and removes.
 #[derive(Debug, Default)]
 pub(super) struct Folders {
     made: Vec<Made>,
@@ -40,7 +40,7 @@ pub(super) struct Made {
     worker: WorkerId,
     #[serde(flatten)]
     directory: RuntimeDirectory,
-    /// Which folder it is.
+    /// The identity of the folder.
     inode: (dev_t, ino_t),
 }
 

@@ -75,7 +75,7 @@ struct Source {
 pub(super) enum Half<'a> {
     /// More is about to be read.
     Opens(&'a Splitter),
-    /// It was, and is about to be passed on but for this.
+    /// The lines were read, and are about to be passed on.
     Is(&'a Splitter),
     /// Nothing more comes.
     Ended,
@@ -133,7 +133,7 @@ pub struct LogLine {
     pub time: Duration,
     /// Who wrote it.
     pub worker: WorkerId,
-    /// Which instance of it.
+    /// The instance.
     pub instance: InstanceId,
     /// Without the newline; what is no UTF-8 became U+FFFD. May hold control characters.
     pub text: String,
@@ -334,7 +334,7 @@ impl Logs {
         })))
     }
 
-    /// Those that lead there, too.
+    /// The pipes of which this sink gets the output.
     fn pipes(&mut self, sink: &OutputSink) -> Option<&mut Pipes> {
         match sink {
             OutputSink::Tagged(_) => Some(&mut self.tagged),

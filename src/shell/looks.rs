@@ -41,7 +41,7 @@ pub(super) struct UseQuestion {
     pub(super) connections: Connections,
     /// The file that keeps it running.
     pub(super) unless: Option<PathBuf>,
-    /// Somebody has come since the look before.
+    /// A client has connected since the look before.
     pub(super) has_come: bool,
 }
 

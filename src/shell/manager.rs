@@ -143,7 +143,7 @@ impl Manager {
         self.unheld.contains(&listener)
     }
 
-    /// It is listend's again.
+    /// Records that listend holds the listener again.
     pub(super) fn holds(&mut self, listener: ListenerId) {
         self.unheld.remove(&listener);
     }
@@ -230,7 +230,7 @@ impl Manager {
         self.news(&text, None, now);
     }
 
-    /// That has ended.
+    /// Reports the end of a reload.
     pub fn reloaded(&mut self, status: &str, now: Mono) {
         self.is_reloading = false;
         self.news("READY=1", Some(status), now);

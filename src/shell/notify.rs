@@ -39,11 +39,11 @@ const QUIET: Duration = Duration::from_secs(60);
 pub struct NotifyCounters {
     /// All of them.
     pub received: u64,
-    /// Those in which something could not be understood; the rest of them counted.
+    /// Messages with a line that was not understood; their other lines took effect.
     pub malformed: u64,
-    /// Those of processes that may tell nothing. Dropped.
+    /// Messages of processes that may send none. Dropped.
     pub foreign: u64,
-    /// Those that were too long, or whose descriptors found no room. Dropped.
+    /// Messages that were too long, or whose descriptors found no room. Dropped.
     pub truncated: u64,
 }
 

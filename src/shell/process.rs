@@ -55,7 +55,7 @@ pub struct Process {
     pub lane: Option<Lane>,
     /// Whom it serves, if that is one connection.
     pub client: Option<End>,
-    /// Which connection that is.
+    /// The id of that connection.
     pub connection: Option<ConnectionId>,
     /// The connection that was closed here because the process has it, if it may yet come back.
     pub lent: Option<ConnectionId>,
@@ -90,9 +90,9 @@ pub struct Rest {
 /// The process that was started here, after it has named another as the main one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum First {
-    /// It has not been reaped: the number of its process group is its own.
+    /// Not reaped: the number of its process group cannot be reused.
     Unreaped,
-    /// It is gone.
+    /// Reaped.
     Reaped,
 }
 
@@ -269,7 +269,7 @@ fn goes_on(group: i32, killed: bool) -> bool {
 /// A child that has ended and waits to be reaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Zombie {
-    /// It is the main process of an instance: it is reaped by its own path.
+    /// The main process of an instance, which is reaped by its own path.
     Ours(ProcessId),
     /// Anybody else: orphans, which come to PID 1 and to a subreaper, one that has named another as
     /// the main process, and children of whatever program executed listend.
@@ -281,7 +281,7 @@ pub enum Zombie {
 pub struct Processes {
     by_id: HashMap<ProcessId, Process>,
     by_pid: HashMap<i32, ProcessId>,
-    /// Those that were started here, have not been reaped, and are no main processes any more.
+    /// Processes that were started here, are not reaped, and are no longer main processes.
     firsts: HashMap<i32, ProcessId>,
     /// The process groups that go on although the main process has ended and is reaped.
     with_rest: HashMap<i32, ProcessId>,
@@ -295,11 +295,11 @@ pub struct Processes {
 
 #[derive(Debug, Default)]
 struct Changed {
-    /// Those of which something may have.
+    /// The processes of which something may have changed.
     ids: BTreeSet<ProcessId>,
     /// Whether one is among them that does not serve a connection.
     is_urgent: bool,
-    /// Those that are written down.
+    /// The processes that are in the snapshot.
     written: HashSet<ProcessId>,
 }
 

@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 /// What a reload came to.
 pub(super) enum Reloaded {
-    /// It is in force; workers may be rolling.
+    /// The configuration is in force; rollouts may still be under way.
     InForce,
     /// Listeners could not be bound; nothing has changed.
     NotBound(Rc<Plan>, Vec<BindError>),
@@ -30,11 +30,11 @@ pub(super) enum Reloaded {
 
 /// The listeners that a reload changes something about.
 struct Touched {
-    /// They have other sockets than before: what was known of these means nothing any more.
+    /// Listeners whose sockets were replaced: what was known of the old ones is void.
     replaced: BTreeSet<ListenerId>,
-    /// They have the sockets that they had lacked until now.
+    /// Listeners that got the sockets they had lacked.
     found: BTreeSet<ListenerId>,
-    /// They are watched anew: those, and the ones whose clients mean something else now.
+    /// Listeners to watch anew: those, and the ones whose clients start another worker now.
     watched: BTreeSet<ListenerId>,
 }
 

@@ -36,9 +36,9 @@ struct RollbackReason {
     index: u32,
     generation: u32,
     words: String,
-    /// It has ended by itself.
+    /// The instance ended by itself.
     by_itself: bool,
-    /// It looks as if it could not run beside the one that it was to replace.
+    /// It seems that the new instance cannot run beside the one that it was to replace.
     is_exclusive: bool,
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Stray {
-    /// Which instance it was: `app.0`.
+    /// The instance that the process was: `app.0`.
     pub(super) name: String,
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,

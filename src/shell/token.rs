@@ -3,10 +3,10 @@
 use crate::core::ProcessId;
 use crate::plan::SocketKey;
 
-/// Which client: never used again.
+/// The id of a client; never reused.
 pub(super) type ClientId = u64;
 
-/// Which: never used again.
+/// The id of a helper query; never reused.
 pub(super) type QueryId = u64;
 
 /// What an epoll event is about; packed into the 64 bits that epoll keeps for us.
@@ -23,7 +23,7 @@ pub(super) enum Token {
     Paths,
     /// The machine's addresses changed.
     Addresses,
-    /// Somebody asks something.
+    /// The control socket.
     Control(ControlPart),
     /// Workers have written something, or standard output takes more of it.
     Output,
@@ -74,7 +74,7 @@ impl Token {
 /// What an epoll event of the control socket is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ControlPart {
-    /// Somebody wants to be accepted.
+    /// A client connects.
     Accept,
     /// A client.
     Client(ClientId),
@@ -111,7 +111,7 @@ pub(super) enum NotifyPart {
     Socket,
     /// A process has written to the descriptor of `ready: fd N`, or has closed it.
     Newline(ProcessId),
-    /// Nobody is at the other end of a stored descriptor.
+    /// The other end of a stored descriptor was closed.
     Stored(u64),
     /// Somebody connects to the socket of einhorn.
     Acks,

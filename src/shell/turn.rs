@@ -217,7 +217,7 @@ impl Shell {
     ///
     /// As for [`Shell::run`].
     ///
-    /// Those of `to_replace` are replaced.
+    /// The instances in `to_replace` are replaced.
     pub(super) fn run_on(
         mut self,
         missing: &[BindError],
@@ -382,7 +382,7 @@ impl Shell {
         }
     }
 
-    /// Until the core's deadline, rounded up: a turn that comes too early would only come again.
+    /// The time until the core's deadline, rounded up: a turn that comes too early would only be repeated.
     fn timeout(&self) -> EpollTimeout {
         if self.control.has_work() || self.control.owes_lines() || self.watch.is_to_go_on() {
             return EpollTimeout::ZERO;
@@ -568,7 +568,7 @@ impl Shell {
         }
     }
 
-    /// Somebody of a process group has ended whose main process had before.
+    /// Handles the end of a process whose process group has outlived its main process.
     fn check_rest_ended(&mut self, id: ProcessId) {
         let process = self.processes.get_mut(id);
         if let Some(status) = process.and_then(Process::poll_ended) {

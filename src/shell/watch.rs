@@ -136,8 +136,8 @@ impl Watch {
     /// Starts or stops telling about clients at a socket. It is still watched for its end, if it is
     /// one that can be shut down.
     ///
-    /// It stays in the set: to add what is in a worker's set as well takes a lock that the whole machine
-    /// shares (`epnested_mutex`), and that whoever has it may keep.
+    /// The socket stays in the set: to add one that is also in a worker's set takes a lock that the whole machine
+    /// shares (`epnested_mutex`), and that any process can hold.
     pub(super) fn clients(&mut self, epoll: &Epoll, socket: &BoundSocket, wanted: bool) {
         let flags = match (wanted, socket.endpoint.accepts()) {
             (true, _) => EpollFlags::EPOLLIN | end_of(socket),

@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How many orders it has in its hands at most.
 const MOST_IN_FLIGHT: usize = 16;
 
-/// Which file: never used again.
+/// The id of a file; never reused.
 pub(super) type FileId = u64;
 
 /// What an order is for.
@@ -35,7 +35,7 @@ pub(super) type FileId = u64;
 pub(super) enum About {
     /// A process that starts when the file is open.
     Start(ProcessId),
-    /// Somebody has renamed files.
+    /// Files were renamed, and are to be reopened.
     Reopen(ClientId),
     /// The process before it had the file open.
     Again,
@@ -52,7 +52,7 @@ pub(super) struct Asked {
     pub(super) about: About,
 }
 
-/// It has not answered in time, and what workers write is dropped.
+/// The writer does not answer, and the output of workers is dropped.
 #[derive(Debug)]
 pub(super) struct Silence {
     /// Of the order that it has not answered.
@@ -73,13 +73,13 @@ struct Process {
 /// hands. The process is started when there is something to do.
 pub(super) struct Writer {
     user: u32,
-    /// Those that lead there.
+    /// The pipes of which the writer writes the output.
     pub(super) pipes: Pipes,
     process: Option<Process>,
     started: Option<Mono>,
     waiting: VecDeque<(Asked, Vec<u8>)>,
     in_flight: VecDeque<Asked>,
-    /// Since when it has been at the oldest of them.
+    /// When the writer began the oldest of them.
     since: Mono,
     silence: Option<Silence>,
 }
@@ -229,7 +229,7 @@ impl Writer {
         }
     }
 
-    /// It has answered after all.
+    /// Ends the silence: the writer answered.
     pub(super) fn break_silence(&mut self) -> Option<Silence> {
         self.silence.take()
     }

@@ -20,7 +20,7 @@ impl Holder {
     ///
     /// # Errors
     ///
-    /// It has ended, or its descriptors cannot be looked at.
+    /// The process has ended, or its descriptors cannot be read.
     pub fn of(pid: i32) -> io::Result<Holder> {
         let pidfd = sys::open_pidfd(pid)?;
         let mut numbers = HashMap::new();
@@ -49,7 +49,7 @@ impl Holder {
     ///
     /// # Errors
     ///
-    /// Those of pidfd_getfd(2).
+    /// The errors of pidfd_getfd(2).
     pub fn take(&self, inode: u64) -> io::Result<Option<OwnedFd>> {
         let Some(number) = self.numbers.get(&inode) else {
             return Ok(None);

@@ -81,7 +81,7 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// Those of memfd_create(2) and pwrite(2).
+    /// The errors of memfd_create(2) and pwrite(2).
     pub fn create() -> io::Result<Journal> {
         let fd = memfd_create(c"listend-snapshot", MFdFlags::MFD_CLOEXEC)?;
         let mut journal = Journal {
@@ -147,7 +147,7 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// Those of pwrite(2); the lines before are kept.
+    /// The errors of pwrite(2); the lines before are kept.
     pub fn write_base<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) -> io::Result<()> {
         let generation = self.generation + 1;
         let text = written(lines, generation);
@@ -176,7 +176,7 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// Those of pwrite(2). What was written of the lines does not count, or does up to one of them.
+    /// The errors of pwrite(2). What was written of the lines does not count, or does up to one of them.
     pub fn append<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) -> io::Result<()> {
         let text = written(lines, self.generation);
         self.file.write_all_at(text.as_bytes(), self.end)?;

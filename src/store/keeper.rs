@@ -67,7 +67,7 @@ impl Keeper {
     ///
     /// # Errors
     ///
-    /// Those of socket(2), and EINVAL where `NOTIFY_SOCKET` is no address of a unix socket.
+    /// The errors of socket(2), and EINVAL where `NOTIFY_SOCKET` is no address of a unix socket.
     pub fn from_environment() -> Result<Option<Keeper>, Errno> {
         let said = LIMITS.iter().find_map(|name| std::env::var(name).ok());
         let most = said.and_then(|most| most.trim().parse().ok());
@@ -161,7 +161,7 @@ impl Keeper {
     ///
     /// # Errors
     ///
-    /// Those of sendmsg(2) that do not pass by themselves: the keeper is gone. What was to be sent is still in
+    /// The errors of sendmsg(2) that do not pass by themselves: the keeper is gone. What was to be sent is still in
     /// the queue.
     pub fn send<'a>(
         &mut self,

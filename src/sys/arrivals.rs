@@ -31,7 +31,7 @@ pub enum Arrival {
     None,
     /// A client, a datagram or an end.
     Some,
-    /// It was not watched.
+    /// The socket is not watched.
     Unwatched,
 }
 

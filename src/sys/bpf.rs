@@ -130,7 +130,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// Those of bpf(2) with BPF_MAP_CREATE.
+    /// The errors of bpf(2) with BPF_MAP_CREATE.
     pub fn create(
         kind: MapKind,
         name: &str,
@@ -216,7 +216,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// Those of [`Map::set`].
+    /// The errors of [`Map::set`].
     pub fn set_socket(&self, index: u32, socket: impl AsFd) -> Result<(), BpfError> {
         // Descriptors are not negative.
         let number = socket.as_fd().as_raw_fd().cast_unsigned();
@@ -268,7 +268,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// Those of bpf(2) with BPF_MAP_LOOKUP_BATCH.
+    /// The errors of bpf(2) with BPF_MAP_LOOKUP_BATCH.
     pub fn for_each_value(&self, mut tell: impl FnMut(&[u8])) -> io::Result<()> {
         /// So many at once: a bucket of the hash has to fit.
         const MOST: usize = 4096;
@@ -322,7 +322,7 @@ fn fdinfo(fd: &OwnedFd) -> String {
 ///
 /// # Errors
 ///
-/// Those of bpf(2) with BPF_PROG_LOAD, and what the verifier says.
+/// The errors of bpf(2) with BPF_PROG_LOAD, and what the verifier says.
 pub fn load_reuseport_program(code: &[u8], name: &str) -> Result<OwnedFd, BpfError> {
     let load = |log: &mut [u8]| {
         let mut arguments = Arguments::default();
@@ -367,7 +367,7 @@ fn last_lines(log: &str) -> String {
 ///
 /// # Errors
 ///
-/// Those of setsockopt(2) with SO_ATTACH_REUSEPORT_EBPF.
+/// The errors of setsockopt(2) with SO_ATTACH_REUSEPORT_EBPF.
 pub fn attach_reuseport_program(socket: impl AsFd, program: impl AsFd) -> Result<(), BpfError> {
     let number = program.as_fd().as_raw_fd();
     sockopt::set_int(
@@ -383,7 +383,7 @@ pub fn attach_reuseport_program(socket: impl AsFd, program: impl AsFd) -> Result
 ///
 /// # Errors
 ///
-/// Those of setsockopt(2) with SO_DETACH_REUSEPORT_BPF (Linux 5.3): ENOENT if there is no program.
+/// The errors of setsockopt(2) with SO_DETACH_REUSEPORT_BPF (Linux 5.3): ENOENT if there is no program.
 pub fn detach_reuseport_program(socket: impl AsFd) -> Result<(), BpfError> {
     sockopt::set_int(socket, libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, 0)
         .map_err(BpfError::new(BpfStep::Attach))

@@ -19,7 +19,7 @@ pub enum Wait {
 ///
 /// # Errors
 ///
-/// Those of [`fork`], and nothing was done; or it took too long.
+/// The errors of [`fork`], and nothing was done; or it took too long.
 pub fn do_in_a_copy(wait: Wait, act: impl FnOnce()) -> io::Result<()> {
     let copy = fork(|| {
         // SAFETY: the copy has one thread, and its parent here ends by _exit(2). Where there is no

@@ -33,7 +33,7 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// Those of connect(2).
+/// The errors of connect(2).
 pub fn disconnect(socket: impl AsFd) -> io::Result<()> {
     // SAFETY: the descriptor is borrowed and open; the kernel reads a sockaddr, which is there, and
     // all zero but for its family.
@@ -98,7 +98,7 @@ pub fn own_pidfd_inode() -> Option<u64> {
 ///
 /// # Errors
 ///
-/// Those of fcntl(2) and dup2(2): no numbers are left. Some may be in place then.
+/// The errors of fcntl(2) and dup2(2): no numbers are left. Some may be in place then.
 pub fn place_descriptors(descriptors: &[(OwnedFd, RawFd)]) -> io::Result<()> {
     let last = descriptors.iter().map(|(_, target)| *target).max();
     let free = last.unwrap_or(0) + 1;

@@ -57,7 +57,7 @@ extern "C" fn do_nothing(_signal: c_int) {}
 ///
 /// # Errors
 ///
-/// Those of timer_create(2): EAGAIN if the user has too many signals pending.
+/// The errors of timer_create(2): EAGAIN if the user has too many signals pending.
 pub fn prepare_to_interrupt() -> io::Result<()> {
     timer().map(|_timer| ())
 }

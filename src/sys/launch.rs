@@ -473,7 +473,7 @@ pub fn can_unshare_descriptors() -> bool {
 ///
 /// # Errors
 ///
-/// Nobody reads it any more.
+/// The reading end is closed.
 pub fn tell_failure(status: &OwnedFd, failure: &LaunchFailure) -> io::Result<()> {
     let [low, high] = failure.detail.to_ne_bytes();
     let [a, b, c, d] = failure.errno.to_ne_bytes();

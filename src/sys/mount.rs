@@ -25,9 +25,9 @@ const MOUNT_ATTR_NOEXEC: u64 = 0x8;
 /// What a mount is restricted to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MountLimit {
-    /// Nobody can change it.
+    /// Read-only.
     ReadOnly,
-    /// Nobody can change it, open a device on it or execute from it.
+    /// Read-only, without devices and without programs.
     Dead,
 }
 
@@ -66,7 +66,7 @@ pub fn copy_of_mounts(place: impl AsFd) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 ///
-/// Those of the call.
+/// The errors of the call.
 pub fn attach_mount(copy: impl AsFd, place: impl AsFd) -> io::Result<()> {
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     // SAFETY: both descriptors are borrowed and open, the paths are constants.
@@ -111,7 +111,7 @@ pub fn limit_mount(mount: impl AsFd, limit: MountLimit, below: bool) -> io::Resu
 ///
 /// # Errors
 ///
-/// Those of the calls.
+/// The errors of the calls.
 pub fn switch_loopback_on() -> io::Result<()> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None)?;
     // SAFETY: an ifreq of zeroes is a valid one; the kernel reads the name and the flags of it, and the name

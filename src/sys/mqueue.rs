@@ -29,7 +29,7 @@ pub enum QueueOpen {
 ///
 /// # Errors
 ///
-/// Those of mq_open(3); ENOSYS when the kernel has no message queues.
+/// The errors of mq_open(3); ENOSYS when the kernel has no message queues.
 pub fn open_queue(name: &CStr, how: QueueOpen) -> io::Result<OwnedFd> {
     let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC;
     // SAFETY: `name` ends with a NUL; mode and attributes are what mq_open(3) takes with O_CREAT,
@@ -105,7 +105,7 @@ fn read_attributes(queue: impl AsFd) -> io::Result<libc::mq_attr> {
 ///
 /// # Errors
 ///
-/// Those of mq_unlink(3).
+/// The errors of mq_unlink(3).
 pub fn unlink_queue(name: &CStr) -> io::Result<()> {
     // SAFETY: `name` ends with a NUL.
     if unsafe { libc::mq_unlink(name.as_ptr()) } == -1 {

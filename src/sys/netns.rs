@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 ///
 /// # Errors
 ///
-/// Those of setns(2): EINVAL when the descriptor is no network namespace, EPERM without
+/// The errors of setns(2): EINVAL when the descriptor is no network namespace, EPERM without
 /// CAP_SYS_ADMIN.
 pub fn enter_network_namespace(namespace: impl AsFd) -> io::Result<()> {
     // SAFETY: a bare system call on a borrowed, open descriptor.

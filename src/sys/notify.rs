@@ -77,7 +77,7 @@ pub struct Datagram {
 ///
 /// # Errors
 ///
-/// Those of setsockopt(2), but not for the pidfd.
+/// The errors of setsockopt(2), but not for the pidfd.
 pub fn ask_for_senders(socket: impl AsFd) -> io::Result<()> {
     let socket = socket.as_fd();
     let _before_linux_6_5 = sockopt::set_int(socket, libc::SOL_SOCKET, SO_PASSPIDFD, 1);
@@ -90,7 +90,7 @@ pub fn ask_for_senders(socket: impl AsFd) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// Those of recvmsg(2); EAGAIN: there is none.
+/// The errors of recvmsg(2); EAGAIN: there is none.
 pub fn receive_datagram(
     socket: impl AsFd,
     buffer: &mut [u8],
@@ -137,7 +137,7 @@ pub fn receive_datagram(
 ///
 /// # Errors
 ///
-/// Those of recvmsg(2); EAGAIN: there are none yet.
+/// The errors of recvmsg(2); EAGAIN: there are none yet.
 pub fn receive_bytes(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     let received = receive_datagram(socket, buffer, true).map(|received| received.length);
     super::close_foreign();

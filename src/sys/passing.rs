@@ -21,7 +21,7 @@ pub fn passing_pair() -> nix::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// The next descriptor that a child has sent back, and what it calls it; `None` if there is none.
-/// It is CLOEXEC. One that no number was free for is lost, and comes as `None` with its name.
+/// The descriptor is CLOEXEC. If no descriptor number was free it is lost, and comes as `None` with its name.
 pub fn receive_descriptor(socket: &OwnedFd) -> Option<(u64, Option<OwnedFd>)> {
     let mut number = [0_u8; 8];
     let (_, descriptor) =
@@ -33,7 +33,7 @@ pub fn receive_descriptor(socket: &OwnedFd) -> Option<(u64, Option<OwnedFd>)> {
 ///
 /// # Errors
 ///
-/// Those of recvmsg(2).
+/// The errors of recvmsg(2).
 pub fn receive_with_descriptor(
     socket: &OwnedFd,
     bytes: &mut [u8],

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 ///
 /// # Errors
 ///
-/// Those of ioctl(2); ENOTTY where there is no such number.
+/// The errors of ioctl(2); ENOTTY where there is no such number.
 pub fn bytes_to_read(fd: impl AsFd) -> io::Result<u64> {
     let mut count: c_int = 0;
     // SAFETY: FIONREAD stores an int where it is told to.

@@ -19,7 +19,7 @@ const SO_PEERPIDFD: c_int = 0x56;
 ///
 /// # Errors
 ///
-/// Those of getsockopt(2), but not for the pidfd.
+/// The errors of getsockopt(2), but not for the pidfd.
 pub fn peer(socket: impl AsFd) -> io::Result<PeerProcess> {
     let credentials = getsockopt(&socket, PeerCredentials)?;
     let mut process = PeerProcess {
@@ -48,7 +48,7 @@ const MOST_GROUPS: usize = 65_536;
 ///
 /// # Errors
 ///
-/// Those of getsockopt(2); ENODATA for a socket without a peer.
+/// The errors of getsockopt(2); ENODATA for a socket without a peer.
 pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
     // Enough for nearly everybody; ERANGE says how many are needed.
     let mut groups: Vec<gid_t> = vec![0; 64];

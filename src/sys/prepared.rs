@@ -124,7 +124,7 @@ impl CStrings {
     ///
     /// # Errors
     ///
-    /// It holds a NUL; the array is as it was.
+    /// The string contains a NUL; the array is unchanged.
     pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), ContainsNul> {
         let start = self.bytes.len();
         write(&mut self.bytes);
@@ -264,10 +264,10 @@ pub(super) type Stack = Box<[MaybeUninit<u8>]>;
 /// The child may not execute anything yet.
 pub(super) const HELD: u32 = 0;
 
-/// It is about to, and waits.
+/// The child has reached the gate, and waits.
 pub(super) const WAITING: u32 = 1;
 
-/// It may.
+/// The child may execute its program.
 pub(super) const RELEASED: u32 = 2;
 
 /// The child has its parent's descriptors.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 ///
 /// # Errors
 ///
-/// Those of setsockopt(2): EINVAL where the socket is in no group or the program is none.
+/// The errors of setsockopt(2): EINVAL where the socket is in no group or the program is none.
 pub fn attach_to_group(socket: impl AsFd, program: &mut [sock_filter]) -> io::Result<()> {
     let length = u16::try_from(program.len());
     let program = libc::sock_fprog {

@@ -15,7 +15,7 @@ const LONGEST: usize = 64;
 ///
 /// # Errors
 ///
-/// Those of setsockopt(2).
+/// The errors of setsockopt(2).
 pub fn set_int(socket: impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     set_bytes(socket, level, name, &value.to_ne_bytes())
 }
@@ -24,7 +24,7 @@ pub fn set_int(socket: impl AsFd, level: c_int, name: c_int, value: c_int) -> io
 ///
 /// # Errors
 ///
-/// Those of getsockopt(2).
+/// The errors of getsockopt(2).
 pub fn get_int(socket: impl AsFd, level: c_int, name: c_int) -> io::Result<c_int> {
     let mut bytes = [0; size_of::<c_int>()];
     get(socket, level, name, &mut bytes)?;
@@ -35,7 +35,7 @@ pub fn get_int(socket: impl AsFd, level: c_int, name: c_int) -> io::Result<c_int
 ///
 /// # Errors
 ///
-/// Those of getsockopt(2).
+/// The errors of getsockopt(2).
 pub fn get_u64(socket: impl AsFd, level: c_int, name: c_int) -> io::Result<u64> {
     let mut bytes = [0; size_of::<u64>()];
     get(socket, level, name, &mut bytes)?;
@@ -46,7 +46,7 @@ pub fn get_u64(socket: impl AsFd, level: c_int, name: c_int) -> io::Result<u64> 
 ///
 /// # Errors
 ///
-/// Those of setsockopt(2).
+/// The errors of setsockopt(2).
 pub fn set_bytes(socket: impl AsFd, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
     let length =
         socklen_t::try_from(value.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
@@ -70,7 +70,7 @@ pub fn set_bytes(socket: impl AsFd, level: c_int, name: c_int, value: &[u8]) -> 
 ///
 /// # Errors
 ///
-/// Those of getsockopt(2).
+/// The errors of getsockopt(2).
 pub fn get_bytes(socket: impl AsFd, level: c_int, name: c_int) -> io::Result<Vec<u8>> {
     let mut bytes = [0; LONGEST];
     let length = get(socket, level, name, &mut bytes)?;

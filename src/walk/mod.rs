@@ -277,7 +277,7 @@ impl Place {
     ///
     /// # Errors
     ///
-    /// Those of the call, as for all below.
+    /// The errors of the call, as for all below.
     pub fn look(&self) -> nix::Result<FileStat> {
         fstatat(&self.folder, self.name(), AtFlags::AT_SYMLINK_NOFOLLOW)
     }

@@ -33,7 +33,7 @@ pub struct Live {
     shared: Mutex<Shared>,
     /// There is something new.
     news: Condvar,
-    /// Somebody wants something new.
+    /// Signalled when a watcher wants something new.
     wish: Condvar,
     /// Tells versions of this process from those of another one.
     epoch: String,
@@ -44,7 +44,7 @@ struct Shared {
     state: State,
     /// When the state was found to be this one; `None` while nobody watches.
     found: Option<Instant>,
-    /// Since when the daemon is being asked.
+    /// When the request to the daemon began.
     asked: Option<Instant>,
     watchers: usize,
     /// The workers whose lines are wanted.
@@ -68,7 +68,7 @@ struct Wanted {
 pub struct Watcher<'a> {
     live: &'a Live,
     worker: Option<String>,
-    /// It has been told what there was in this version.
+    /// The last version that was sent to this watcher.
     version: u64,
     has_lines: bool,
     told: Instant,
@@ -134,7 +134,7 @@ impl Live {
         }
     }
 
-    /// Somebody begins to watch; `None` if there is no room.
+    /// Adds a watcher; `None` if there are too many.
     pub fn enter(&self, since: Option<&str>, worker: Option<String>) -> Option<Watcher<'_>> {
         let mut shared = self.shared();
         if shared.watchers >= WATCHERS_MAX {

@@ -114,8 +114,8 @@ pub struct Tail {
 impl Tail {
     /// Takes the last ones as they are now, in order. Whether there is anything new.
     ///
-    /// They have no numbers: what is known already is where the end of the old ones is the beginning of
-    /// these.
+    /// Events have no numbers: the new list is matched where its beginning overlaps the end of
+    /// the old one.
     pub fn set(&mut self, last: &[Box<RawValue>], version: u64) -> bool {
         let start = last.len().saturating_sub(SHOWN);
         let last = last.get(start..).unwrap_or_default();

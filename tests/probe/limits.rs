@@ -86,7 +86,7 @@ pub fn run(words: &[String]) -> i32 {
         say(&format!("new {name} namespace"), made.map(yes));
     }
     let mut stdout = io::stdout();
-    let _ = write!(stdout, "{said}done\n").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "{said}done").and_then(|()| stdout.flush());
     loop {
         nix::unistd::pause();
     }

@@ -64,7 +64,7 @@ impl Live {
         }
     }
 
-    /// Until somebody wants the end; answers with the signal that brought it, if one did.
+    /// Runs until the user quits; returns the signal that ended it, if one did.
     ///
     /// # Errors
     ///

@@ -24,7 +24,7 @@ impl Screen {
     ///
     /// # Errors
     ///
-    /// It is no terminal, or has gone.
+    /// Standard output is not a terminal, or it has gone.
     pub fn open() -> io::Result<Screen> {
         let before = std::panic::take_hook();
         // Where a panic ends the process at once nothing is dropped, and what it says would vanish

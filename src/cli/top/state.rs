@@ -89,7 +89,7 @@ pub struct TopState {
     pub shares: HashMap<u32, u64>,
     /// Whether the lines of the chosen worker are shown in place of the events.
     pub shows_lines: bool,
-    /// Those lines, with the name of the worker; the newest last.
+    /// The lines, with the name of the worker; the newest last.
     pub lines: (String, VecDeque<String>),
     /// Why there is no newer one.
     pub lost: Option<String>,

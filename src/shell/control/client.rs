@@ -124,7 +124,7 @@ pub(super) enum WaitsFor {
     Lines(LineRange),
     /// The core.
     Operation {
-        /// Which.
+        /// The operation.
         ticket: Ticket,
         /// What is said when it is done.
         done: String,
@@ -154,7 +154,7 @@ impl WaitsFor {
     }
 }
 
-/// Which lines somebody wants to be told.
+/// The lines that a client follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LineRange {
     /// Whose.
@@ -163,18 +163,18 @@ pub(super) struct LineRange {
     pub(super) next: u64,
     /// Up to which line; `None` for those who follow.
     pub(super) end: Option<u64>,
-    /// It is no news that lines up to here are lost.
+    /// The client has been told that lines up to this number are lost.
     pub(super) lost: u64,
 }
 
 /// Why a client is closed.
 #[derive(Debug)]
 pub(super) enum Gone {
-    /// It has closed its end, or the connection broke.
+    /// The client closed its end, or the connection broke.
     Closed,
-    /// It sent what is no call.
+    /// The client sent something that is not a call.
     TooLong(FrameTooLong),
-    /// It does not read.
+    /// The client does not read.
     Unread(Unread),
 }
 
@@ -213,7 +213,7 @@ pub(super) struct Client {
     /// What goes with the next byte that is written.
     attached: Vec<SharedFd>,
     pub(super) call: Option<UnderWay>,
-    /// It is closed when all is written.
+    /// The connection is closed when everything is written.
     pub(super) is_leaving: bool,
     /// Nothing more will come from it.
     has_ended: bool,
@@ -234,7 +234,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of getsockopt(2): it has gone again.
+    /// The errors of getsockopt(2): it has gone again.
     pub(super) fn new(socket: SharedFd, now: Mono) -> io::Result<Client> {
         Ok(Client {
             peer: Peer::of(socket.as_fd())?,

@@ -43,9 +43,9 @@ pub(super) enum Question {
 /// What for.
 #[derive(Debug)]
 pub(in crate::shell) enum Purpose {
-    /// Somebody asks.
+    /// A client asked.
     Asked(Asked),
-    /// listend looks.
+    /// listend itself asked.
     Look(Look),
 }
 
@@ -69,7 +69,7 @@ pub(in crate::shell) struct HelperQuery {
     pub(super) output: OwnedFd,
     pub(super) said: Vec<u8>,
     pub(super) until: Mono,
-    /// It has not answered in time, and nobody waits for it any more.
+    /// The helper did not answer in time, and its answer is dropped.
     pub(in crate::shell) is_late: bool,
 }
 
@@ -128,9 +128,9 @@ struct CheckOutput {
 /// What has become of a configuration that was read again.
 #[derive(Debug)]
 pub(super) enum Fetched {
-    /// It is whole.
+    /// A valid configuration.
     Plan(Box<Plan>, Sources),
-    /// It is bad, and nothing may change.
+    /// An invalid configuration; nothing changes.
     Bad {
         /// The errors, as `check --json` has them.
         errors: Vec<serde_json::Value>,

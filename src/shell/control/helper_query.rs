@@ -148,7 +148,7 @@ impl Shell {
     ///
     /// # Errors
     ///
-    /// It cannot be watched, and is killed. What it was for comes back, because nothing else answers.
+    /// The helper cannot be watched, and is killed. Returns its purpose, because nothing else answers.
     pub(in crate::shell) fn await_query(
         &mut self,
         started: Forked,

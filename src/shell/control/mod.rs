@@ -70,9 +70,9 @@ const SLICE: Duration = Duration::from_millis(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AcceptState {
     Open,
-    /// Until one leaves.
+    /// Full, until a client leaves.
     Full,
-    /// Until then: there are no descriptors.
+    /// Paused until then, for lack of descriptors.
     Paused(Mono),
 }
 
@@ -83,7 +83,7 @@ pub struct Control {
     max_clients: usize,
     clients: HashMap<ClientId, Client>,
     next_id: u64,
-    /// Those whose next call is to be looked at.
+    /// The clients whose next call is due.
     queue: VecDeque<ClientId>,
     /// Who is to be told the status, one after the other.
     status_replies: VecDeque<StatusReply>,
@@ -179,7 +179,7 @@ impl Default for Control {
 }
 
 impl Control {
-    /// Nobody can ask anything; the configuration can be read again all the same.
+    /// A daemon without a control socket. SIGHUP still reloads it.
     pub fn silent(config: PathBuf, files: Vec<String>) -> Control {
         Control {
             config,

@@ -20,7 +20,7 @@ pub(super) struct StatusReply {
     /// Who takes which listener.
     pub(super) takers: HashMap<ListenerId, Vec<WorkerId>>,
     pub(super) queues: DepthReader,
-    /// Which workers have an instance that runs, as far as that was asked.
+    /// Whether a worker has a running instance, as far as that was asked.
     pub(super) running: HashMap<WorkerId, bool>,
     /// Whether the listeners are done.
     pub(super) is_at_workers: bool,

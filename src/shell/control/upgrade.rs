@@ -209,7 +209,7 @@ impl Shell {
         }
     }
 
-    /// Until when that is waited for.
+    /// The deadline of that wait.
     pub(in crate::shell) fn upgrade_deadline(&self) -> Option<Mono> {
         let understood = self.upgrade.as_ref()?.understood.as_ref()?;
         Some(understood.1)

@@ -24,7 +24,7 @@ use syslog::Syslog;
 /// Who is to get the log, as `--log-to` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogTarget {
-    /// Whoever would see what is written to standard error.
+    /// Chosen by where standard error leads.
     Auto,
     /// The journal.
     Journal,
@@ -214,7 +214,7 @@ fn format_for(builder: &mut Builder, stream: Stream) {
 /// Sends lines to a daemon, and writes to standard error those that it does not take: a journal
 /// that is not there yet, or has no room.
 struct Logger {
-    /// Which lines are wanted, and how they look on standard error.
+    /// The filter of lines, and their format on standard error.
     near: env_logger::Logger,
     far: Far,
 }

@@ -130,7 +130,7 @@ impl Logs {
         source.or_else(unattached)
     }
 
-    /// Those that the next call of [`Logs::take_half_lines`] answers with.
+    /// The processes that the next call of [`Logs::take_half_lines`] returns.
     pub(in crate::shell) fn changed_half_lines(&self) -> impl Iterator<Item = &ProcessId> {
         self.half_lines.iter()
     }

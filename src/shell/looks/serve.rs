@@ -164,7 +164,7 @@ impl Shell {
         }
     }
 
-    /// Somebody has looked, and says so; or has not come back.
+    /// Handles the answer of a look; `None` if there was no answer.
     pub(in crate::shell) fn looked(&mut self, look: Look, said: Option<&[u8]>) {
         self.has_looked(look, said);
         self.start_looks();

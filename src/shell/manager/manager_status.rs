@@ -62,7 +62,7 @@ impl Shell {
         }
     }
 
-    /// That is over, however it went.
+    /// Tells the manager that the reload is over, whether it succeeded or not.
     pub(in crate::shell) fn manager_reloaded(&mut self) {
         if self.manager.phase == Phase::Ready && self.manager.is_there() {
             let status = self.summary().to_string();

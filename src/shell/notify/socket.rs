@@ -28,7 +28,7 @@ const LONGEST_PATH: usize = 107;
 const NAMES: &str = "listend/notify/";
 /// What messages call it.
 const NAME: &str = "notify socket";
-/// Whoever a worker runs as has to get through.
+/// Workers of every user write to it.
 pub(super) const MODE: u32 = 0o666;
 /// No more messages are read before a child is reaped, whatever the system allows.
 const MOST_WAITING: usize = 10_000;
@@ -55,7 +55,7 @@ impl NotifySocket {
     ///
     /// # Errors
     ///
-    /// Those of recvmsg(2); EAGAIN: there is none, or none can be taken now.
+    /// The errors of recvmsg(2); EAGAIN: there is none, or none can be taken now.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Datagram> {
         let takes_descriptors = match sys::room_for_foreign(clock::now().0) {
             Room::Free => true,
@@ -115,7 +115,7 @@ impl NotifySocket {
     ///
     /// # Errors
     ///
-    /// It is not one that listend gives a socket, or somebody has it.
+    /// The name is not one of listend's, or is in use.
     pub(super) fn again(name: &str) -> io::Result<NotifySocket> {
         if !name.starts_with(NAMES) {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -239,7 +239,7 @@ fn at_path(path: &Path) -> Result<OwnSocket, String> {
     }
 }
 
-/// Nobody else may have the name first, so that a part of it is random.
+/// A part of the name is random, so that no other process can take it first.
 fn at_name() -> io::Result<(OwnedFd, String)> {
     let random = RandomState::new().build_hasher().finish();
     bind_name(&format!("{NAMES}{}-{random:016x}", std::process::id()))

@@ -101,7 +101,7 @@ pub(super) struct Ids {
     /// By name: the number of the listener, and those of its sockets in their order.
     pub(super) listeners: BTreeMap<String, (u32, Vec<u32>)>,
     pub(super) workers: BTreeMap<String, u32>,
-    /// Those that the next listener, worker and socket get.
+    /// The ids of the next listener, worker and socket.
     pub(super) next: (u32, u32, u32),
 }
 
@@ -277,7 +277,7 @@ pub(super) struct Request {
     /// Of whom; of listend itself where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) worker: Option<u32>,
-    /// Which instance of it; all where it is left out.
+    /// The index of the instance; absent for all instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) index: Option<u32>,
     /// How many there are to be.
@@ -502,7 +502,7 @@ pub(super) struct Line {
     pub(super) process: u64,
     /// When it was read, in nanoseconds since 1970.
     pub(super) time: u64,
-    /// It goes on with the line before, which was too long for one piece.
+    /// Continues the line before, which was too long for one piece.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) continued: bool,
     /// What is no UTF-8 became U+FFFD.
@@ -529,7 +529,7 @@ pub(super) struct Counters {
 /// What the metrics count of listend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Totals {
-    /// Since when all is counted, in nanoseconds since 1970.
+    /// When counting began, in nanoseconds since 1970.
     pub(super) since: u64,
     pub(super) reloads: u64,
     pub(super) notifications: NotifyCounters,

@@ -36,7 +36,7 @@ type Numbers = HashMap<String, (WorkerId, u32)>;
 
 /// What a child of our parent is.
 enum Child {
-    /// It has not reached its program: its environment is that of the listend that has started it.
+    /// The process has not executed its program yet: its environment is still listend's.
     Launching,
     Marked(Orphan, OwnedFd),
     Other,

@@ -151,7 +151,7 @@ impl Shell {
     }
 }
 
-/// Until the year 2554.
+/// Nanoseconds since 1970. Saturates in the year 2554.
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -98,7 +98,7 @@ pub(super) struct Store {
     record_at: Option<Mono>,
     /// When the rest is sent.
     again_at: Option<Mono>,
-    /// Since when there is a rest.
+    /// When the first fact was left unwritten.
     behind_since: Option<Mono>,
     /// The sockets that were not kept and that only workers have. The next listend may take them.
     unheld: Vec<facts::Socket>,
@@ -334,12 +334,12 @@ impl Store {
         waits
     }
 
-    /// Those that may have been reaped by now.
+    /// The processes that may have been reaped by now.
     pub(super) fn reaped_by_now(&self) -> Vec<ProcessId> {
         self.unreaped.keys().copied().collect()
     }
 
-    /// It is known how a process has ended.
+    /// Records that the exit status of a process is known.
     pub(super) fn is_reaped(&mut self, process: ProcessId) {
         self.unreaped.remove(&process);
     }

@@ -158,7 +158,7 @@ fn sort(plan: &Plan, left: Vec<LeftWorker>) -> (Vec<Adopted<'_>>, Vec<Stray>) {
     (adopted, strays)
 }
 
-/// Which instance it is; `None` for one that serves a connection. `Err` says why it can be none.
+/// The instance of a process; `None` if it serves a connection. `Err` says why it cannot be an instance.
 fn place<'a>(
     plan: &'a Plan,
     orphan: &Orphan,

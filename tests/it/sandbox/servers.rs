@@ -148,7 +148,7 @@ fn a_go_program_serves_in_a_sandbox() {
         "tests/apps/server.go",
         "server",
     );
-    let prepare = |world: &World| _ = fs::hard_link(&made, world.path("server")).expect("link");
+    let prepare = |world: &World| fs::hard_link(&made, world.path("server")).expect("link");
     let command = "[$DIR/server]";
     serves_with(
         "nonblocking: true",

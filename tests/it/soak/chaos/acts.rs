@@ -100,7 +100,8 @@ fn home(soak: &mut Soak<'_>) -> String {
     }
     let workers = soak.model.names();
     for name in workers {
-        if name != "each" && !(name == "late" && !soak.model.is_late_bound) {
+        let can_start = name != "late" || soak.model.is_late_bound;
+        if name != "each" && can_start {
             soak.ask("Restart", &json!({ "worker": name }));
         }
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -219,7 +219,7 @@ impl Drop for Load {
     }
 }
 
-fn be_client(shared: &Shared, endpoint: &'static Endpoint, dir: &PathBuf) {
+fn be_client(shared: &Shared, endpoint: &'static Endpoint, dir: &Path) {
     loop {
         let mut state = shared.lock();
         while !state.ends && (!state.is_open || state.closed.contains(endpoint.name)) {
