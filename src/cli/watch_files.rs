@@ -43,6 +43,12 @@ fn watch(arguments: WatchFiles) -> io::Result<()> {
         files.count()
     );
     let mut changed = changed_unseen(&mut client, &worker, &files);
+    if !changed.is_empty() {
+        // It may be under way.
+        changed.extend(files.changed()?);
+        changed.sort();
+        changed.dedup();
+    }
     loop {
         if changed.is_empty() {
             if !wait(&client, &files)? {

@@ -139,6 +139,9 @@ impl Watch {
     /// The socket stays in the set: to add one that is also in a worker's set takes a lock that the whole machine
     /// shares (`epnested_mutex`), and that any process can hold.
     pub(super) fn clients(&mut self, epoll: &Epoll, socket: &BoundSocket, wanted: bool) {
+        if self.pending.contains(&socket.key) {
+            self.end(epoll, socket);
+        }
         let flags = match (wanted, socket.endpoint.accepts()) {
             (true, _) => EpollFlags::EPOLLIN | end_of(socket),
             (false, true) => end_of(socket),

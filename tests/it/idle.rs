@@ -47,6 +47,8 @@ fn request(mut stream: impl Read + Write) -> String {
 fn for_a_while(daemon: &Daemon, mut meanwhile: impl FnMut()) {
     for _ in 0..OFTEN {
         let before = stops(daemon, "clock");
+        // Until then it is the old process that may serve the next client.
+        daemon.lines(&["clock.0: exited with"], before);
         request(client::tcp(daemon.address("tick")).expect("connect"));
         let deadline = Instant::now() + DEADLINE;
         while stops(daemon, "clock") == before {

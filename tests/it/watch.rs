@@ -146,8 +146,10 @@ workers:
     world.write("listend.yaml", yaml);
     tell(&world, &["reload"]).expect_code(0);
     daemon.lines(&["it is restarted when one of 2 files changes"], 3);
-    world.write("src/version", "four\n");
+    // It was written while nothing watched.
     daemon.line(&["app: generation 3 has taken over"]);
+    world.write("src/version", "four\n");
+    daemon.line(&["app: generation 4 has taken over"]);
     daemon.stop();
 }
 

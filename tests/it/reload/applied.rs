@@ -38,6 +38,15 @@ fn what_has_not_changed_is_not_touched() {
     daemon.stop();
 }
 
+/// How many descriptors a process waits for.
+fn watched(pid: i32) -> usize {
+    let folder = format!("/proc/{pid}/fdinfo");
+    let all = fs::read_dir(folder).expect("descriptors").flatten();
+    let texts = all.filter_map(|one| fs::read_to_string(one.path()).ok());
+    let count = |text: String| text.lines().filter(|line| line.starts_with("tfd:")).count();
+    texts.map(count).max().unwrap_or(0)
+}
+
 #[test]
 fn of_ten_thousand_listeners_only_the_one_that_changes_costs_system_calls() {
     if !require_root() {
@@ -63,6 +72,9 @@ fn of_ten_thousand_listeners_only_the_one_that_changes_costs_system_calls() {
     let _puppet = world.puppet();
     daemon.line(&["app.0", "started"]);
     // Not before: each call of the start would be stopped at twice.
+    eventually("each listener is watched", || {
+        watched(daemon.pid()) > 10_000
+    });
     let mut strace = Command::new(strace)
         .args([
             "-q",

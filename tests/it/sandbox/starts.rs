@@ -105,13 +105,15 @@ fn limits_that_are_enough_for_the_worker_are_enough() {
     }
     let world = World::new();
     let limits = "limits: { nofile: 13, as: 12M, data: 4M }";
-    let command = "[sh, -c, 'exec >&2; ulimit -n; ulimit -v; ulimit -d; exec sleep 60']";
+    let command = "[sh, -c, 'exec >&2; ulimit -n; ulimit -v; ulimit -d; exit 3']";
     let lines = format!("output: tag\nsandbox: strict\n{limits}");
     let daemon = world.run(&yaml(command, &lines));
+    daemon.line(&["app.0: exited with exit status 3"]);
+    daemon.signal(Signal::SIGTERM);
+    let said = daemon.finish().expect_code(0).stdout;
     for wanted in ["app.0 | 13", "app.0 | 12288", "app.0 | 4096"] {
-        daemon.line(&[wanted]);
+        assert!(said.contains(wanted), "{said}");
     }
-    daemon.stop();
 }
 
 // LD_PRELOAD of a file that the worker's user can write would run as root otherwise.

@@ -489,14 +489,16 @@ fn a_runtime_directory_outlives_the_daemon_and_not_its_worker() {
         let folder = Path::new("/run").join(&name);
         let lines = format!("runtime_directory: {name}\nsilence: no-listeners");
         let mut guarded = guarded(&world, &puppets(&lines));
-        world.puppet().ask("notify READY=1");
+        let mut first = world.puppet();
+        first.ask("notify READY=1");
         guarded.guard.line(&["every eager worker is ready"]);
         guarded.strike(blow);
         assert!(folder.is_dir(), "{blow:?}");
         ask(&world, "stop app").expect_code(0);
         eventually("it is gone with its worker", || !folder.exists());
         ask(&world, "start app --no-wait").expect_code(0);
-        world.puppet().ask("notify READY=1");
+        let mut second = world.puppet();
+        second.ask("notify READY=1");
         wait_for(&world, "running");
         // The one that was removed is forgotten, and this one is known.
         guarded.strike(blow);
