@@ -6,6 +6,7 @@
 
 use crate::cgroup::{self, Figures};
 use crate::control::{Daemon, Status, Usage};
+use crate::sys::read_proc_file;
 use procfs::FromRead;
 use procfs::process::Stat;
 use std::collections::{HashMap, HashSet};
@@ -95,7 +96,7 @@ fn processes() -> HashMap<i32, Process> {
 
 fn process(pid: i32) -> Option<Process> {
     // Unlike its other files this one waits for nothing that the process may be stuck in.
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = read_proc_file(pid, "stat").ok()?;
     let stat = Stat::from_read(stat.as_slice()).ok()?;
     // Of children that it has waited for it has the time as well.
     let waited = u64::try_from(stat.cutime.saturating_add(stat.cstime)).unwrap_or(0);

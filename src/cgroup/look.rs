@@ -249,7 +249,8 @@ fn program(pid: i32) -> Option<(u64, u64)> {
 }
 
 fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = sys::read_proc_file(pid, "stat").ok()?;
+    let stat = String::from_utf8_lossy(&stat);
     // The name of the program, in brackets, may hold anything.
     let (_, rest) = stat.rsplit_once(") ")?;
     rest.split(' ').nth(1)?.parse().ok()
@@ -257,5 +258,5 @@ fn parent(pid: i32) -> Option<i32> {
 
 /// The group of a process.
 pub(super) fn group_of(pid: i32) -> Option<std::path::PathBuf> {
-    layout::group(&fs::read(format!("/proc/{pid}/cgroup")).ok()?)
+    layout::group(&sys::read_proc_file(pid, "cgroup").ok()?)
 }

@@ -29,6 +29,7 @@ mod peek;
 mod peer;
 mod pidfd;
 mod prepared;
+mod proc_file;
 mod raw;
 mod reuseport;
 mod signal;
@@ -75,6 +76,7 @@ pub use pidfd::{
     open as open_pidfd, send_signal, send_signal_to_child, send_signal_to_group, take_descriptor_of,
 };
 pub use prepared::{CStrings, ContainsNul, EnvSlot, FdAction, FdSlot, Prepared, SecondStep, Stdio};
+pub use proc_file::read_proc_file;
 pub use reuseport::attach_to_group;
 pub use signal::{
     ChangedSignals, Origin, changed_signals, default_broken_pipe, ignore_file_size_signal,

@@ -48,7 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metrics", &["config", "core", "plan"]),
     ("forward", &["handoff", "sys"]),
     ("web", &["control", "metrics", "sys", "usage"]),
-    ("usage", &["cgroup", "control"]),
+    ("usage", &["cgroup", "control", "sys"]),
     ("writer", &["output", "report", "walk"]),
     ("evidence", &["config"]),
     ("guard", &["notify", "sys"]),

@@ -14,6 +14,7 @@ use crate::control::{
 use crate::report::Style;
 use crate::shell::clock;
 use crate::usage;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -80,25 +81,36 @@ pub fn show(client: &mut Client, answer: &Answer, arguments: &Arguments) -> Exit
     exit
 }
 
-/// As it came, since a newer daemon may say more than is known here; with what instances use.
+/// As it came, since a newer daemon may say more than is known here; with what instances use. Only the
+/// workers are taken apart: there may be thousands of listeners.
 pub fn as_json(answer: &Answer) -> String {
-    let workers = answer.status.workers.iter().enumerate();
-    let used = workers.flat_map(|(worker, of)| {
-        let instances = of.instances.iter().enumerate();
-        instances.filter_map(move |(index, one)| {
-            let place = format!("/workers/{worker}/instances/{index}");
-            Some((place, one.usage?))
-        })
-    });
-    let Ok(mut said) = serde_json::from_str::<Value>(answer.raw.get()) else {
-        return answer.raw.get().to_owned();
-    };
-    for (place, usage) in used {
-        if let Some(Value::Object(instance)) = said.pointer_mut(&place) {
-            instance.insert("usage".to_owned(), json!(usage));
+    with_usage(answer).unwrap_or_else(|| answer.raw.get().to_owned())
+}
+
+fn with_usage(answer: &Answer) -> Option<String> {
+    let said = answer.raw.get();
+    let part: &str = serde_json::from_str::<Workers>(said).ok()?.workers.get();
+    let mut workers: Value = serde_json::from_str(part).ok()?;
+    for (worker, of) in answer.status.workers.iter().enumerate() {
+        for (index, one) in of.instances.iter().enumerate() {
+            let place = format!("/{worker}/instances/{index}");
+            if let (Some(usage), Some(Value::Object(instance))) =
+                (one.usage, workers.pointer_mut(&place))
+            {
+                instance.insert("usage".to_owned(), json!(usage));
+            }
         }
     }
-    said.to_string()
+    let start = part.as_ptr().addr() - said.as_ptr().addr();
+    let (before, after) = (said.get(..start)?, said.get(start + part.len()..)?);
+    Some(format!("{before}{workers}{after}"))
+}
+
+/// The part of an answer that something is added to, as it stands there.
+#[derive(Deserialize)]
+struct Workers<'a> {
+    #[serde(borrow)]
+    workers: &'a RawValue,
 }
 
 /// The tables, with a line about the daemon above them.
