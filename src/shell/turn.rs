@@ -295,6 +295,10 @@ impl Shell {
             }
         }
         self.acks_turn();
+        if tokens().any(|token| matches!(token, Token::Notify(_))) {
+            // What was read from the sockets is nowhere else, and the rest of a turn can take milliseconds.
+            self.record();
+        }
         // Level-triggered: what this turn does not take is there again in the next.
         if tokens().any(|token| token == Token::Signals) {
             for arrived in self.signals.take() {
