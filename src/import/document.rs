@@ -209,7 +209,9 @@ fn text(lines: &[Line]) -> String {
         let written = match &line.refused {
             None => writeln!(out, "{indent}{}", line.text),
             Some(why) => {
-                let why = why.replace(['\n', '\r'], " ");
+                let why = why
+                    .replace(['\n', '\r'], " ")
+                    .replace(|one| !is_comment(one), "");
                 writeln!(out, "{indent}# not translated: {}: {why}", line.text)
             }
         };

@@ -224,6 +224,18 @@ fn characters_that_yaml_has_not_are_escaped_or_left_out() {
     assert!(yaml.contains("\\ufeff"), "{yaml}");
 }
 
+// Its name is refused, and is in the message.
+#[test]
+fn what_a_refused_variable_is_called_does_not_break_the_comment() {
+    let unit = Unit {
+        name: "x.service".to_owned(),
+        text: "[Service]\nExecStart=/bin/true\nEnvironment=\"A\u{fffe}B=1\"\n".to_owned(),
+        drop_ins: Vec::new(),
+    };
+    let yaml = accepted(&import(Format::Systemd, &[unit]).expect("a unit"));
+    assert!(yaml.contains("# not translated: "), "{yaml}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
