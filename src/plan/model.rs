@@ -148,6 +148,13 @@ impl Plan {
         &self.listeners[&id]
     }
 
+    /// The name of a listener. A worker that a rollback has left by its old definition may have one that the
+    /// plan has no more: `(removed)`.
+    pub fn listener_name(&self, id: ListenerId) -> &str {
+        let listener = self.listeners.get(&id);
+        listener.map_or("(removed)", |listener| &listener.name)
+    }
+
     /// The listeners of a worker that its templates name: what has to be known of them to fill those
     /// in.
     pub fn named_listeners(&self, worker: &WorkerPlan) -> Vec<ListenerId> {

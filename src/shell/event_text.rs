@@ -10,7 +10,7 @@ pub(super) fn event_text(event: &Event, context: &Context<'_>) -> (Level, String
     let (subject, (level, words)) = match *event {
         Event::Daemon(event) => return daemon::text(event, context),
         Event::Listener(listener, event) => (
-            format!("listener {}", context.plan.listener(listener).name),
+            format!("listener {}", context.plan.listener_name(listener)),
             listener::text(listener, event, context),
         ),
         Event::Socket {
@@ -19,7 +19,7 @@ pub(super) fn event_text(event: &Event, context: &Context<'_>) -> (Level, String
             event,
             ..
         } => (
-            format!("listener {}", context.plan.listener(listener).name),
+            format!("listener {}", context.plan.listener_name(listener)),
             listener::socket_text(damage.as_deref(), event),
         ),
         Event::Worker(worker, event) => (

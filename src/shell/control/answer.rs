@@ -363,9 +363,7 @@ impl Shell {
             return;
         };
         let why = why.cloned().unwrap_or_else(|| {
-            // A reload may have removed it meanwhile.
-            let name = self.plan.listeners.get(&listener);
-            let name = name.map_or("", |listener| &listener.name);
+            let name = self.plan.listener_name(listener);
             format!("listener `{name}` could not be bound")
         });
         let again = again_in.map_or_else(

@@ -140,7 +140,7 @@ impl Shell {
         };
         Outline {
             kind: kind(event),
-            listener: listener.map(|id| &*self.plan.listener(id).name),
+            listener: listener.map(|id| self.plan.listener_name(id)),
             worker: worker.map(|id| &*self.definitions.worker(id).name),
             instance: instance.map(|id| event_text::instance_name(&self.definitions, id)),
             generation: instance.map(|id| id.generation),

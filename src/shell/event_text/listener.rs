@@ -81,7 +81,8 @@ pub(super) fn socket_text(damage: Option<&str>, event: SocketEvent) -> (Level, S
 
 /// The addresses of a listener, as they were written.
 fn addresses(plan: &Plan, listener: ListenerId) -> String {
-    let sockets = plan.listener(listener).sockets.iter();
+    let sockets = plan.listeners.get(&listener).into_iter();
+    let sockets = sockets.flat_map(|listener| &listener.sockets);
     let addresses: Vec<String> = sockets.map(|socket| socket.endpoint.to_string()).collect();
     addresses.join(", ")
 }

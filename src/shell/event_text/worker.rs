@@ -15,7 +15,7 @@ pub(super) fn text(worker: WorkerId, event: WorkerEvent, context: &Context<'_>) 
             (Level::Error, line)
         }
         WorkerEvent::Activated { listener, socket } => {
-            let listener = &context.plan.listener(listener).name;
+            let listener = context.plan.listener_name(listener);
             let held = context.sockets.get(socket);
             let address = held.map_or_else(String::new, |held| held.address.to_string());
             let line = format!("a client at {listener} ({address}): starting");
