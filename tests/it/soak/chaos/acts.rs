@@ -10,7 +10,7 @@ use serde_json::json;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy)]
 pub struct Act {
@@ -423,8 +423,15 @@ fn upgrade(soak: &mut Soak<'_>) -> String {
 fn upgrade_it(soak: &mut Soak<'_>, words: &str) -> String {
     // The page asks over a connection that ends with the daemon.
     soak.allowed.killed("listend:web", 1);
-    let done = crate::harness::reloading::ask(soak.world, words).expect_code(0);
-    done.stdout.trim().to_owned()
+    let deadline = Instant::now() + crate::harness::DEADLINE;
+    loop {
+        let done = crate::harness::reloading::ask(soak.world, words);
+        // A new generation may still be watched when everything is at rest.
+        if !done.stderr.contains("is under way") || Instant::now() > deadline {
+            return done.expect_code(0).stdout.trim().to_owned();
+        }
+        last(Duration::from_millis(50));
+    }
 }
 
 fn upgrade_in_restart(soak: &mut Soak<'_>) -> String {
