@@ -2,6 +2,7 @@
 
 use super::enter::put;
 use super::layout::{self, Tree};
+use super::look::FOLDER;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::libc::ino_t;
@@ -21,10 +22,6 @@ pub struct Known {
 
 /// How long those who were killed are waited for, in milliseconds.
 const LONGEST: u16 = 5_000;
-
-const FOLDER: OFlag = OFlag::O_DIRECTORY
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
 
 impl Tree {
     /// The group with this name; `None` if there is none. It only looks a path up.

@@ -1,7 +1,7 @@
 //! Makes the group of a process and enters it. In that process, before it becomes its worker.
 
 use super::layout::{self, DAEMON, Tree};
-use super::look::{for_all, totals};
+use super::look::{FOLDER, for_all, totals};
 use super::words::Obstacle;
 use crate::sandbox::{Limits, Setting};
 use nix::errno::Errno;
@@ -14,10 +14,6 @@ use std::path::Path;
 
 /// How often processes are moved away that others start in the group meanwhile.
 const ROUNDS: usize = 16;
-
-const FOLDER: OFlag = OFlag::O_DIRECTORY
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
 
 /// Whom a group is for.
 #[derive(Debug, Clone, Copy)]

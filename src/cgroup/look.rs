@@ -9,10 +9,17 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{AccessFlags, eaccess, geteuid};
+use procfs::FromRead;
+use procfs::process::Stat;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+
+/// How a group is opened, which may be no link.
+pub(super) const FOLDER: OFlag = OFlag::O_DIRECTORY
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
 
 /// Whose group this process is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,9 +116,8 @@ impl Tree {
 
     /// The base, which must be a group, and one that only root and the user of listend can change.
     pub(super) fn open_base(&self) -> Result<OwnedFd, Obstacle> {
-        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let failed = |errno| Obstacle::Failed(format!("open {}", self.base.display()), errno);
-        let base = open(&self.base, flags, Mode::empty()).map_err(failed)?;
+        let base = open(&self.base, FOLDER, Mode::empty()).map_err(failed)?;
         let kind = fstatfs(&base).map_err(failed)?.filesystem_type();
         if kind != self.kind {
             return Err(Obstacle::NoTree(NoTree::Unmounted));
@@ -250,10 +256,7 @@ fn program(pid: i32) -> Option<(u64, u64)> {
 
 fn parent(pid: i32) -> Option<i32> {
     let stat = sys::read_proc_file(pid, "stat").ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    // The name of the program, in brackets, may hold anything.
-    let (_, rest) = stat.rsplit_once(") ")?;
-    rest.split(' ').nth(1)?.parse().ok()
+    Some(Stat::from_read(stat.as_slice()).ok()?.ppid)
 }
 
 /// The group of a process.

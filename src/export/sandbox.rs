@@ -20,50 +20,57 @@ pub(super) fn sandbox(unit: &mut Unit, worker: &Worker, listeners: &[&Listener])
             directive => unit.set(SERVICE, directive, "yes"),
         }
     }
-    if let Some(kept) = &sandbox.capabilities {
-        let names = caps::all().into_iter();
-        let names = names.filter(|one| kept.contains(&one.index()));
-        let names: Vec<String> = names.map(|one| one.to_string()).collect();
-        unit.set(SERVICE, "CapabilityBoundingSet", names.join(" "));
-    }
-    let words = [
-        ("ProtectSystem", sandbox.protect_system.word()),
-        ("ProtectHome", sandbox.protect_home.word()),
-        ("ProtectProc", sandbox.protect_proc.word()),
-    ];
-    for (directive, word) in words {
-        match word {
-            "false" | "default" => {}
-            "true" => unit.set(SERVICE, directive, "yes"),
-            word => unit.set(SERVICE, directive, word),
-        }
-    }
-    for (directive, paths) in [
-        ("ReadOnlyPaths", &sandbox.read_only_paths),
-        ("ReadWritePaths", &sandbox.read_write_paths),
-        ("InaccessiblePaths", &sandbox.inaccessible_paths),
-    ] {
-        for path in paths {
-            unit.set(SERVICE, directive, quoted(&path.to_string()));
-        }
-    }
-    hidden(unit, sandbox);
-    if let Some(families) = &sandbox.families {
-        let endpoints = listeners.iter().flat_map(|one| &one.addresses);
-        let endpoints = endpoints.flat_map(|address| &address.value.endpoints);
-        let inherited = endpoints.filter_map(|one| one.family()).collect();
-        restrict(unit, families.clone(), &inherited);
-    }
-    system_calls(unit, &sandbox.system_calls);
     for (key, directive) in DIRECTIVES {
-        match sandbox.limits.value(key) {
-            // There an empty value is no limit.
-            Some(none) if *key == "cpu_quota" && none == "infinity" => {
-                unit.set(SERVICE, directive, "");
+        match *key {
+            "capabilities" => {
+                if let Some(kept) = &sandbox.capabilities {
+                    let names = caps::all().into_iter();
+                    let names = names.filter(|one| kept.contains(&one.index()));
+                    let names: Vec<String> = names.map(|one| one.to_string()).collect();
+                    unit.set(SERVICE, directive, names.join(" "));
+                }
             }
-            Some(value) => unit.set(SERVICE, directive, value),
-            None => {}
+            "protect_system" => word(unit, directive, sandbox.protect_system.word()),
+            "protect_home" => word(unit, directive, sandbox.protect_home.word()),
+            "protect_proc" => word(unit, directive, sandbox.protect_proc.word()),
+            "read_only_paths" => paths(unit, directive, &sandbox.read_only_paths),
+            "read_write_paths" => paths(unit, directive, &sandbox.read_write_paths),
+            "inaccessible_paths" => {
+                paths(unit, directive, &sandbox.inaccessible_paths);
+                hidden(unit, sandbox);
+            }
+            "restrict_address_families" => {
+                if let Some(families) = &sandbox.families {
+                    let endpoints = listeners.iter().flat_map(|one| &one.addresses);
+                    let endpoints = endpoints.flat_map(|address| &address.value.endpoints);
+                    let inherited = endpoints.filter_map(|one| one.family()).collect();
+                    restrict(unit, directive, families.clone(), &inherited);
+                }
+            }
+            "system_calls" => system_calls(unit, directive, &sandbox.system_calls),
+            limit => match sandbox.limits.value(limit) {
+                // There an empty value is no limit.
+                Some(none) if limit == "cpu_quota" && none == "infinity" => {
+                    unit.set(SERVICE, directive, "");
+                }
+                Some(value) => unit.set(SERVICE, directive, value),
+                None => {}
+            },
         }
+    }
+}
+
+fn word(unit: &mut Unit, directive: &str, word: &str) {
+    match word {
+        "false" | "default" => {}
+        "true" => unit.set(SERVICE, directive, "yes"),
+        word => unit.set(SERVICE, directive, word),
+    }
+}
+
+fn paths(unit: &mut Unit, directive: &str, paths: &[Named]) {
+    for path in paths {
+        unit.set(SERVICE, directive, quoted(&path.to_string()));
     }
 }
 
@@ -89,7 +96,7 @@ fn hidden(unit: &mut Unit, sandbox: &Sandbox) {
     }
 }
 
-fn restrict(unit: &mut Unit, mut families: Families, inherited: &BTreeSet<i32>) {
+fn restrict(unit: &mut Unit, directive: &str, mut families: Families, inherited: &BTreeSet<i32>) {
     families.settle(inherited);
     let (tilde, named) = match &families {
         Families::Only(named) => ("", named),
@@ -106,23 +113,23 @@ fn restrict(unit: &mut Unit, mut families: Families, inherited: &BTreeSet<i32>) 
         }
     }
     match (tilde, words.is_empty()) {
-        ("", true) => unit.set(SERVICE, "RestrictAddressFamilies", "none"),
+        ("", true) => unit.set(SERVICE, directive, "none"),
         (_, true) => {}
         (tilde, false) => {
             let value = format!("{tilde}{}", words.join(" "));
-            unit.set(SERVICE, "RestrictAddressFamilies", value);
+            unit.set(SERVICE, directive, value);
         }
     }
     debug_assert!(!named.contains(&Family::Inherited));
 }
 
 /// A line for each run of words that permit, or forbid.
-fn system_calls(unit: &mut Unit, terms: &[Term]) {
+fn system_calls(unit: &mut Unit, directive: &str, terms: &[Term]) {
     for run in terms.chunk_by(|one, next| one.is_denied == next.is_denied) {
         let names: Vec<&str> = run.iter().map(|term| term.name.as_str()).collect();
         let tilde = if run[0].is_denied { "~" } else { "" };
         let value = plain(&format!("{tilde}{}", names.join(" ")));
-        unit.set(SERVICE, "SystemCallFilter", value);
+        unit.set(SERVICE, directive, value);
     }
     if !terms.is_empty() {
         unit.set(SERVICE, "SystemCallErrorNumber", "EPERM");

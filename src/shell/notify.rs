@@ -16,7 +16,7 @@ use super::token::{NotifyPart, Token};
 use crate::core::{Mono, ProcessId};
 use crate::listener::SocketRecord;
 use crate::plan::WorkerId;
-use crate::sys::SharedFd;
+use crate::sys::{Sender, SharedFd};
 pub(super) use ack::AckSocket;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -84,6 +84,15 @@ enum ComplaintSubject {
     Worker(WorkerId),
     User(u32),
     Nobody,
+}
+
+impl ComplaintSubject {
+    /// The user that the kernel names as the sender.
+    fn sender(sender: Option<Sender>) -> ComplaintSubject {
+        sender.map_or(ComplaintSubject::Nobody, |sender| {
+            ComplaintSubject::User(sender.uid)
+        })
+    }
 }
 
 fn watch_socket(epoll: &Epoll, socket: &NotifySocket) -> io::Result<()> {

@@ -99,9 +99,7 @@ impl Shell {
             };
             let Some((process, _)) = self.whose(&from, may_be_of_a_worker) else {
                 self.notify.counters.foreign += 1;
-                let whose = from.sender.map_or(ComplaintSubject::Nobody, |sender| {
-                    ComplaintSubject::User(sender.uid)
-                });
+                let whose = ComplaintSubject::sender(from.sender);
                 self.notify.complain(Complaint::ForeignAck, whose, &|| {
                     format!(
                         "einhorn socket: closed the connection of {}, which is no process of a \

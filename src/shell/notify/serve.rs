@@ -227,12 +227,7 @@ impl Shell {
     /// Everything that came with the message and is not kept is closed at the end of this.
     fn take_message(&mut self, bytes: &[u8], datagram: Datagram) {
         self.notify.counters.received += 1;
-        let whose = datagram
-            .from
-            .sender
-            .map_or(ComplaintSubject::Nobody, |sender| {
-                ComplaintSubject::User(sender.uid)
-            });
+        let whose = ComplaintSubject::sender(datagram.from.sender);
         if datagram.is_truncated {
             self.notify.counters.truncated += 1;
             let sender = describe_sender(datagram.from.sender);

@@ -1,12 +1,10 @@
 //! The schema in an editor: yaml-language-server, asked over its standard streams as an editor does.
 
-use crate::harness::{TempDir, cache, require_tool, skip, tool};
-use listend::config::schema;
+use crate::harness::{cache, require_tool, skip, tool};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 /// Where scripts/test-setup puts it.
 fn server() -> Option<PathBuf> {
@@ -24,29 +22,11 @@ fn server() -> Option<PathBuf> {
 fn answers(requests: &[(&str, String, &str)]) -> Option<HashMap<String, Vec<String>>> {
     let python = require_tool("python3")?;
     let server = server()?;
-    let dir = TempDir::new();
-    let path = dir.path().join("listend.schema.json");
-    std::fs::write(&path, schema().to_string()).expect("it is ours");
     let mut lines = String::new();
     for request in requests {
         writeln!(lines, "{}", json!(request)).expect("a string");
     }
-    let input = dir.path().join("requests");
-    std::fs::write(&input, lines).expect("it is ours");
-    let run = Command::new(python)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps/lsp.py"))
-        .args([&server, &path])
-        .stdin(std::fs::File::open(&input).expect("just written"))
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("python3 runs");
-    assert!(run.status.success());
-    let text = String::from_utf8(run.stdout).expect("JSON");
-    let found = text.lines().map(|line| {
-        let (name, found): (String, Vec<String>) = serde_json::from_str(line).expect("a pair");
-        (name, found)
-    });
-    Some(found.collect())
+    Some(super::found_by((&python, "lsp.py"), &[&server], &lines))
 }
 
 fn worker(keys: &str) -> String {

@@ -1,14 +1,14 @@
 //! `listend schema` against the reader of the configuration, judged by a validator of its own.
 
 use super::reading;
-use crate::harness::{TempDir, skip, tool};
-use listend::config::{SourceFile, keys, read, schema};
+use crate::harness::{skip, tool};
+use listend::config::{SourceFile, keys, read};
 use listend::report::Kind;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// What the validator finds in each document, or `None` where there is no validator.
 fn errors_in(documents: &[(String, Value)]) -> Option<HashMap<String, Vec<String>>> {
@@ -24,30 +24,11 @@ fn errors_in(documents: &[(String, Value)]) -> Option<HashMap<String, Vec<String
         skip("python3-jsonschema is not installed; see scripts/test-setup");
         return None;
     };
-    let dir = TempDir::new();
-    let path = dir.path().join("schema.json");
-    std::fs::write(&path, schema().to_string()).expect("it is ours");
     let mut lines = String::new();
     for (name, document) in documents {
         writeln!(lines, "{name}\t{document}").expect("a string");
     }
-    let input = dir.path().join("documents");
-    std::fs::write(&input, lines).expect("it is ours");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps/validate.py");
-    let run = Command::new(python)
-        .arg(script)
-        .arg(&path)
-        .stdin(std::fs::File::open(&input).expect("just written"))
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("python3 runs");
-    assert!(run.status.success());
-    let text = String::from_utf8(run.stdout).expect("JSON");
-    let found = text.lines().map(|line| {
-        let (name, errors): (String, Vec<String>) = serde_json::from_str(line).expect("a pair");
-        (name, errors)
-    });
-    Some(found.collect())
+    Some(super::found_by((python, "validate.py"), &[], &lines))
 }
 
 fn parsed(yaml: &str) -> Value {

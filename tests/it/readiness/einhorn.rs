@@ -20,19 +20,7 @@ const EINHORN: &str = "handoff: einhorn\nready: einhorn";
 
 /// A worker `app` of this command, with these further lines, and a daemon that says everything.
 fn run(world: &World, command: &str, lines: &str) -> Daemon {
-    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    let yaml = format!(
-        "
-listeners: {{ web: '127.0.0.1:0' }}
-workers:
-  app:
-    command: {command}
-    listeners: [web]
-{lines}"
-    );
-    world.run_with(&yaml, |start| {
-        start.words_behind(["--control", "$DIR/control.sock", "--log-level", "debug"]);
-    })
+    super::run(world, command, &format!("listeners: [web]\n{lines}"))
 }
 
 fn with_puppet(world: &World, lines: &str) -> (Daemon, Puppet) {

@@ -18,19 +18,7 @@ const QUICK: &str = "restart: { policy: always, backoff: 10ms..50ms, limit: none
 
 /// A worker `app` of this command, with these further lines, and a daemon that says everything.
 fn run(world: &World, command: &str, lines: &str) -> Daemon {
-    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    let yaml = format!(
-        "
-listeners: {{ web: '127.0.0.1:0' }}
-workers:
-  app:
-    command: {command}
-    {QUICK}
-{lines}"
-    );
-    world.run_with(&yaml, |start| {
-        start.words_behind(["--control", "$DIR/control.sock", "--log-level", "debug"]);
-    })
+    super::run(world, command, &format!("{QUICK}\n{lines}"))
 }
 
 fn with_puppet(world: &World, lines: &str) -> (Daemon, Puppet) {
