@@ -1,10 +1,10 @@
 //! The load itself: that it sees what happens to clients, and leaves nothing behind.
 
 use crate::harness::load::Load;
-use crate::harness::{World, free_port, kill};
+use crate::harness::{World, client, free_port, kill};
 use nix::sys::signal::Signal;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -135,4 +135,33 @@ fn it_tells_the_ways_to_fail_apart() {
         assert_eq!(counts_of(wrong, false).wrong, 1, "{wrong:?}");
     }
     assert_eq!(counts_of("", true).reset, 1);
+}
+
+/// A server's end of a connection that says in how many pieces it was asked.
+#[derive(Default)]
+struct Pieces(usize);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += 1;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+}
+
+// A server that reads once, answers and closes resets the connection if more of the request comes then (tcp(7)).
+#[test]
+fn a_request_is_one_piece() {
+    let mut server = Pieces::default();
+    client::http(&mut server, "/path").expect("an answer");
+    assert_eq!(server.0, 1);
 }

@@ -160,10 +160,9 @@ pub fn ask_unix_datagram(path: &Path, here: &Path) -> Report {
 
 /// One HTTP request; the whole answer, head included.
 pub fn http(mut stream: impl Read + Write, path: &str) -> io::Result<String> {
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    // At once: a server that reads once, answers and closes would reset what comes later.
+    stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
