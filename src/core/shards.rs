@@ -65,8 +65,7 @@ impl Worker {
         let served: BTreeSet<u32> = ready.filter_map(|run| self.serves(run)).collect();
         if served.is_empty() {
             // What they all shared is served whether that is gone back to or not.
-            let rollout = self.rollout.as_ref().filter(|one| one.back.is_none());
-            if rollout.is_some_and(|one| !has_shards(&one.from.life)) {
+            if self.may_come_to_share() {
                 return Some(BTreeSet::from([0]));
             }
             let all = self.runs.places().map(|run| run.instance.index);
@@ -87,10 +86,17 @@ impl Worker {
         let at_its_place = self.runs.at(index).map(|id| &self.runs[id])?;
         match (has_shards(&run.life), has_shards(&at_its_place.life)) {
             (true, true) => Some(index),
-            (true, false) => None,
+            // What is gone back to has it, whatever was tried in between.
+            (true, false) => (!self.may_come_to_share()).then_some(index),
             // It runs by a definition before, and has what all shared.
             (false, _) => Some(0),
         }
+    }
+
+    /// Whether a rollout may go back to what shares the sockets.
+    fn may_come_to_share(&self) -> bool {
+        let rollout = self.rollout.as_ref().filter(|one| one.back.is_none());
+        rollout.is_some_and(|one| !has_shards(&one.from.life))
     }
 
     /// Steers the clients anew: the kernel has no program yet.

@@ -10,6 +10,7 @@ mod ready;
 mod replan;
 mod resume;
 mod rollout;
+mod shards;
 mod snapshot;
 mod stopping;
 mod watch;

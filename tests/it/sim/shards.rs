@@ -11,7 +11,8 @@ use crate::sim::survive::thawed;
 use listend::config::{Distribute, Order, Ready, Restart, Rollout, Scaling};
 use listend::core::{
     Command, Configuration, Core, Effect, Event, ExitStatus, Input, InstanceEvent, InstanceId,
-    Mono, Notice, ProcessId, Revision, RolloutEvent, RunRole, Task, Ticket, WhenDone, WorkerUpdate,
+    Mono, Notice, ProcessEvent, ProcessId, Revision, RolloutEvent, RunRole, Task, Ticket, WhenDone,
+    WorkerUpdate,
 };
 use listend::plan::{Lifecycle, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,8 +71,9 @@ struct Life {
     /// Shards in which somebody may be left: who was to serve them was too slow, was stopped by hand, or crashed,
     /// and what it was a trial of is given up.
     excused: BTreeSet<u32>,
-    /// By which definition the last one was that crashed at each shard.
-    crashed: BTreeMap<u32, Revision>,
+    /// By which definition the last one was that crashed at each shard, or was asked to stop, if it was not started
+    /// again since.
+    down: BTreeMap<u32, Revision>,
     /// What the last rollout ended with that went well.
     proven: Revision,
     /// A rollout goes forward.
@@ -140,7 +142,7 @@ impl Life {
             looks: Vec::new(),
             counts: false,
             excused: BTreeSet::new(),
-            crashed: BTreeMap::new(),
+            down: BTreeMap::new(),
             proven: Revision(1),
             rolls: false,
             owed: BTreeMap::new(),
@@ -157,10 +159,10 @@ impl Life {
         self.lives[&revision].distribute == Distribute::Shards
     }
 
-    /// What is given up is not started again for those who wait where it has crashed.
+    /// What is given up is not started again for those who wait where it has ended, or was asked to.
     fn excuse_given_up(&mut self) {
         let (latest, _) = self.latest();
-        let of_it = self.crashed.iter().filter(|(_, by)| **by == latest);
+        let of_it = self.down.iter().filter(|(_, by)| **by == latest);
         self.excused.extend(of_it.map(|(shard, _)| *shard));
     }
 
@@ -218,6 +220,7 @@ impl Life {
                     was_ready: drains.is_some_and(|(_, was_ready)| was_ready),
                     stuck,
                 };
+                self.down.remove(&(self.shard_of(&proc) as u32));
                 self.procs.insert(process, proc);
                 self.core.handle(self.now, Input::Spawned { process });
             }
@@ -242,6 +245,12 @@ impl Life {
                     }
                     // It comes back for that.
                     None => drop(self.owed.insert(instance, (now, false))),
+                }
+            }
+            Effect::Emit(Event::Process(_, process, ProcessEvent::Stopping { .. })) => {
+                if let Some(proc) = self.procs.get(&process) {
+                    let shard = self.shard_of(proc) as u32;
+                    self.down.insert(shard, proc.revision);
                 }
             }
             Effect::Retire { needed, .. } => self.retire(needed),
@@ -293,15 +302,20 @@ impl Life {
                     .filter(|_| !shards.contains(&proc.instance.index));
             }
         }
+        self.steered = shards;
+        self.check_steered();
+    }
+
+    fn check_steered(&self) {
         let ready = self.procs.values().filter(|proc| proc.ready && !proc.asked);
         let staying = ready.filter(|proc| proc.drains.is_none());
         let served: BTreeSet<u32> = staying.map(|proc| self.shard_of(proc) as u32).collect();
-        let is_shared = shards == BTreeSet::from([0]);
+        let shards = &self.steered;
+        let is_shared = *shards == BTreeSet::from([0]);
         assert!(
             served.is_empty() || is_shared || shards.is_subset(&served),
             "{shards:?} are to get clients, {served:?} are served"
         );
-        self.steered = shards;
     }
 
     fn signal(&mut self, process: ProcessId, number: i32) {
@@ -354,7 +368,7 @@ impl Life {
             self.seen.crashes += 1;
         }
         if !proc.asked {
-            self.crashed.insert(shard as u32, proc.revision);
+            self.down.insert(shard as u32, proc.revision);
             if proc.revision != self.proven {
                 // A trial, which may not be gone back to.
                 self.excused.insert(shard as u32);
@@ -634,7 +648,7 @@ fn run(seed: u64, trace: Trace) -> Seen {
         life.rest();
         life.calm = false;
         life.excused.clear();
-        life.crashed.clear();
+        life.down.clear();
         life.owed.clear();
         life.queues.iter_mut().for_each(|queue| *queue = 0);
     }
