@@ -144,10 +144,17 @@ fn start(worker: &str, index: u32) -> String {
 }
 
 /// Whether a group is one of this instance.
-pub(super) fn is_of(group: &Path, worker: &str, index: u32) -> bool {
+pub fn is_of(group: &Path, worker: &str, index: u32) -> bool {
     let name = group.file_name().and_then(|name| name.to_str());
     let rest = name.and_then(|name| name.strip_prefix(&start(worker, index)));
     rest.and_then(number).is_some()
+}
+
+/// Whether a group with this name is one of this worker.
+pub fn is_of_worker(name: &str, worker: &str) -> bool {
+    let index = name.split('.').nth_back(1).and_then(number);
+    let index = index.and_then(|index| u32::try_from(index).ok());
+    index.is_some_and(|index| is_of(Path::new(name), worker, index))
 }
 
 /// The process id in the name of a group of some worker.

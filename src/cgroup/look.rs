@@ -13,6 +13,7 @@ use procfs::FromRead;
 use procfs::process::Stat;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -81,10 +82,17 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// `NoTree`, as an `Obstacle`.
+    /// `Obstacle::NoTree`; or it cannot be known at this moment.
     pub fn own() -> Result<Tree, Obstacle> {
-        let read = |path: &str| fs::read(path).unwrap_or_default();
-        let found = Tree::find(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
+        let read = |path: &str| match fs::read(path) {
+            // No /proc, and so nothing in it.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            answer => answer.map_err(|error| {
+                let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+                Obstacle::Failed(format!("read {path}"), errno)
+            }),
+        };
+        let found = Tree::find(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         found.map_err(Obstacle::NoTree)
     }
 

@@ -40,6 +40,10 @@ impl Shell {
                 self.to_start.insert(id, wanted);
             }
             Ok(Some(launched)) => {
+                let definition = self
+                    .definitions
+                    .get(wanted.instance.worker, wanted.revision);
+                self.groups.find(&definition.plan);
                 let is_silent = launched.launching.status().is_none();
                 let lent = connection.filter(|_| is_silent);
                 if let Some(connection) = lent {

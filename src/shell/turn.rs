@@ -88,7 +88,7 @@ pub struct Shell {
     /// The runtime directories of workers.
     pub(super) folders: Folders,
     /// The control groups of workers.
-    groups: Groups,
+    pub(super) groups: Groups,
     /// The reload that is being read, and who waits for one.
     pub(super) reloads: Reloads,
     /// Why instances have failed, in words.
@@ -229,6 +229,9 @@ impl Shell {
         if self.store.is_fresh() {
             self.hand_over_first();
         }
+        let now = clock::now();
+        self.groups
+            .look_for_left(&self.definitions, &self.processes, now);
         self.feed(Input::Resumed);
         self.feed_requests_left();
         for (worker, why) in to_replace {
@@ -251,7 +254,7 @@ impl Shell {
         let mut events = vec![EpollEvent::empty(); EVENTS_PER_TURN];
         loop {
             self.folders.tidy(&self.core, &self.plan);
-            self.groups.remove(clock::now());
+            self.groups.remove(clock::now(), self.reserve);
             self.forget_stores_of_stopped();
             self.record();
             self.answer_what_is_written();
@@ -585,9 +588,9 @@ impl Shell {
         let Some(process) = self.processes.remove(id) else {
             return;
         };
-        let now = clock::now();
+        let (definitions, reserve) = (&self.definitions, self.reserve);
         self.groups
-            .ended(&self.definitions, (id, &process), status, now);
+            .ended(definitions, (id, &process), status, reserve);
         let (instance, revision) = (process.instance, process.revision);
         let had_listeners = process.has_listeners();
         self.notify.forget_process(&self.epoll, id);
@@ -651,7 +654,7 @@ impl Shell {
             Effect::CloseListeners => self.close_listeners(),
             Effect::Exit { code } => {
                 self.folders.remove_all();
-                self.groups.remove_all();
+                self.groups.remove_all(self.reserve);
                 self.exit = Some(code);
             }
             Effect::Emit(event) => self.emit(&event),
@@ -717,7 +720,7 @@ impl Shell {
             Scope::Group => {
                 process.signal_group(signal);
                 if signal == SIGKILL {
-                    self.groups.kill(&self.definitions, process);
+                    self.groups.kill(&self.definitions, process, self.reserve);
                 }
                 if signal == SIGKILL
                     && let Some(status) = process.poll_ended()

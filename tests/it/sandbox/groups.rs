@@ -5,7 +5,7 @@
 
 use crate::harness::app::{PUPPET, yaml};
 use crate::harness::reloading::ask;
-use crate::harness::{Daemon, World, client, eventually, skip};
+use crate::harness::{Daemon, World, client, eventually, require_tool, skip};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -314,4 +314,112 @@ fn a_limit_that_nothing_enforces_is_an_error() {
     let _puppet = world.puppet();
     assert_eq!(group.workers().len(), 1, "it has a group all the same");
     daemon.stop();
+}
+
+// Where the daemon has none left, it takes what it keeps for that.
+#[test]
+fn what_left_the_session_is_killed_without_descriptors_too() {
+    let Some(group) = Group::new() else { return };
+    let Some(prlimit) = require_tool("prlimit") else {
+        return;
+    };
+    let world = World::new();
+    let daemon = group.run(&world, &yaml_of_escape(""), &[]);
+    let left = escaped(&world);
+    let pids = group.pids();
+    let main = pids.iter().copied().find(|pid| *pid != left);
+    let main = nix::unistd::Pid::from_raw(main.expect("the main process"));
+    let pid = daemon.pid().to_string();
+    // The soft limit.
+    let status = Command::new(prlimit)
+        .args(["--pid", &pid, "--nofile=0:"])
+        .status();
+    assert!(status.expect("start prlimit").success());
+    nix::sys::signal::kill(main, nix::sys::signal::SIGTERM).expect("signal it");
+    eventually("the rest is killed", || is_gone(left));
+    eventually("the group is removed", || group.workers().is_empty());
+    daemon.stop();
+}
+
+#[test]
+fn groups_that_a_worker_has_made_go_with_its_own() {
+    let Some(group) = Group::new() else { return };
+    let world = World::new();
+    let own = format!("{}/listend.app.0.$$", group.0.display());
+    let script = format!("mkdir -p {own}/below/deep {own}/beside; exec sleep 1000");
+    let yaml = yaml(
+        &format!("[sh, -c, '{script}']"),
+        "sandbox: { tasks_max: infinity }",
+    );
+    let daemon = group.run(&world, &yaml, &[]);
+    eventually("there is a group below", || {
+        let workers = group.workers();
+        workers
+            .iter()
+            .any(|(name, _)| group.0.join(name).join("beside").exists())
+    });
+    daemon.stop();
+    eventually("no group is left", || group.workers().is_empty());
+}
+
+// A listend that is killed between the end of a process and that of its group knows nothing of it any more.
+#[test]
+fn what_a_listend_before_has_left_is_killed_and_removed() {
+    let Some(group) = Group::new() else { return };
+    let world = World::new();
+    let control = world.path("control.sock");
+    let control = control.to_str().expect("UTF-8");
+    let yaml = yaml("[sleep, '1000']", "sandbox: { tasks_max: infinity }");
+    let guard = group.run(&world, &yaml, &["--control", control, "--guard"]);
+    guard.line(&["app.0: started"]);
+    let before = group.workers();
+    let first = guard.guarded(1)[0];
+    let mut gone = Command::new("true").spawn().expect("start true");
+    let pid = gone.id();
+    gone.wait().expect("wait for it");
+    let left = |worker: &str| {
+        let path = group.0.join(format!("listend.{worker}.0.{pid}"));
+        fs::create_dir(&path).expect("make a group");
+        let enter = format!("echo 0 > {}/cgroup.procs; exec sleep 1000", path.display());
+        let who = Command::new("sh").args(["-c", &enter]).spawn();
+        let who = who.expect("start a shell");
+        eventually("it is in the group", || !pids(&path).is_empty());
+        (path, who)
+    };
+    let (path, mut who) = left("app");
+    let (other_path, mut other) = left("other");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::SIGKILL)
+        .expect("kill the daemon");
+    guard.guarded(2);
+    eventually("who was left is killed", || {
+        who.try_wait().expect("wait for it").is_some()
+    });
+    eventually("the group is removed", || !path.exists());
+    assert!(
+        other.try_wait().expect("wait for it").is_none(),
+        "it is nobody's that listend knows"
+    );
+    assert!(before.iter().all(|one| group.workers().contains(one)));
+    other.kill().expect("kill it");
+    other.wait().expect("wait for it");
+    eventually("nobody is in it", || pids(&other_path).is_empty());
+    guard.stop();
+}
+
+// cgroups(7): mkdir fails with EAGAIN.
+#[test]
+fn where_no_more_groups_may_be_made_a_start_is_tried_again() {
+    let Some(group) = Group::new() else { return };
+    let limit = |most: &str| fs::write(group.0.join("cgroup.max.descendants"), most);
+    if limit("1").is_err() {
+        return skip("the number of groups cannot be limited");
+    }
+    let world = World::new();
+    let lines = "instances: 2\nsandbox: { tasks_max: infinity }";
+    let daemon = group.run(&world, &yaml("[sleep, '1000']", lines), &[]);
+    daemon.line(&["EAGAIN; see cgroup.max.descendants", "restarting in"]);
+    limit("max").expect("lift the limit");
+    eventually("both have started", || group.pids().len() == 2);
+    daemon.stop();
+    eventually("no group is left", || group.workers().is_empty());
 }
