@@ -4,7 +4,7 @@
 //! connects is known by what the kernel says of it; the pid that it writes means nothing.
 
 use super::ack::{AckSocket, Heard, PATIENCE};
-use super::serve::describe_sender;
+use super::serve::{cut_off, describe_sender};
 use super::{Complaint, ComplaintSubject};
 use crate::core::{Input, Notice, ProcessId};
 use crate::notify::einhorn;
@@ -66,7 +66,12 @@ impl Shell {
         };
         let (what, address) = (event_text::damage(damage), socket.address());
         match done {
-            Ok(_) => log::warn!("einhorn socket: {address} was {what}; restored"),
+            Ok(repair) => {
+                let cut_off = cut_off(repair, &self.plan, address, |worker| {
+                    worker.handoff.acknowledges()
+                });
+                log::warn!("einhorn socket: {address} was {what}; restored{cut_off}");
+            }
             Err(why) => log::error!(
                 "einhorn socket: {address} was {what}, and cannot be restored: {why}; until then \
                  workers cannot tell that they are up"

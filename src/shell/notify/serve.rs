@@ -10,7 +10,7 @@ use crate::core::{Input, InstanceId, Notice, ProcessId};
 use crate::listener::Repair;
 use crate::notify::{self, Message, STORED, Watchdog};
 use crate::output::visible;
-use crate::plan::{Activation, Plan, WorkerId};
+use crate::plan::{Activation, Plan, WorkerId, WorkerPlan};
 use crate::shell::fd_store::{How, RefusedFds};
 use crate::shell::process::Processes;
 use crate::shell::token::{NotifyPart, Token};
@@ -131,10 +131,9 @@ impl Shell {
         let (what, address) = (event_text::damage(damage), socket.address());
         match done {
             Ok(repair) => {
-                let cut_off = match repair {
-                    Repair::Rebound => cut_off(&self.plan, Path::new(address)),
-                    Repair::PutBack | Repair::ListenedAgain => String::new(),
-                };
+                let cut_off = cut_off(repair, &self.plan, address, |worker| {
+                    worker.notify_access.is_some()
+                });
                 log::warn!("notify socket: {address} was {what}; restored{cut_off}");
             }
             Err(why) => log::error!(
@@ -566,10 +565,21 @@ fn exists(sent: io::Result<()>) -> bool {
     sent.map_or_else(|error| error.raw_os_error() != Some(libc::ESRCH), |()| true)
 }
 
-/// Says which workers have the socket of before: where their sandbox hides what is around it, they were given that alone.
-fn cut_off(plan: &Plan, path: &Path) -> String {
+/// Says which of the workers that have a socket have the one of before: where their sandbox hides what is around it,
+/// they were given that alone.
+pub(super) fn cut_off(
+    repair: Repair,
+    plan: &Plan,
+    address: &str,
+    has_one: impl Fn(&WorkerPlan) -> bool,
+) -> String {
+    match repair {
+        Repair::Rebound => {}
+        Repair::PutBack | Repair::ListenedAgain => return String::new(),
+    }
     let workers = plan.workers().map(|(_, worker)| worker);
-    let workers = workers.filter(|worker| worker::is_hidden_from(worker, path));
+    let workers = workers
+        .filter(|worker| has_one(worker) && worker::is_hidden_from(worker, Path::new(address)));
     let names: Vec<String> = workers.map(|worker| format!("`{}`", worker.name)).collect();
     match names.is_empty() {
         true => String::new(),

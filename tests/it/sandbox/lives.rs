@@ -113,7 +113,7 @@ fn a_rollback_goes_back_to_the_sandbox_of_before() {
 
 // It had the socket alone, which was another one then, and was never heard again.
 #[test]
-fn the_notify_socket_that_was_bound_again_is_reached_or_it_is_said_who_cannot() {
+fn a_socket_to_tell_at_that_was_bound_again_is_reached_or_it_is_said_who_cannot() {
     if !can_mount() {
         return;
     }
@@ -122,7 +122,9 @@ fn the_notify_socket_that_was_bound_again_is_reached_or_it_is_said_who_cannot() 
         ("private_tmp: true", true),
     ] {
         let world = World::new();
-        let lines = format!("sandbox: {{ {sandbox}, read_write_paths: [$EVENTS] }}");
+        let lines = format!(
+            "handoff: [systemd, einhorn]\nsandbox: {{ {sandbox}, read_write_paths: [$EVENTS] }}"
+        );
         let daemon = world.run_with(&rollout::with(rollout::PUPPET, &lines), |start| {
             start.words_behind(["--control", "$DIR/own/control.sock"]);
         });
@@ -132,10 +134,14 @@ fn the_notify_socket_that_was_bound_again_is_reached_or_it_is_said_who_cannot() 
         daemon.pause();
         fs::remove_dir_all(world.path("own")).expect("remove the folder");
         daemon.resume();
-        let line = daemon.line(&["notify socket", "removed", "restored"]);
-        let says_so = line.contains("cannot reach it until it is restarted: `app`");
-        assert_eq!(says_so, is_cut_off, "{line}");
+        for socket in ["notify socket", "einhorn socket"] {
+            let line = daemon.line(&[socket, "removed", "restored"]);
+            let says_so = line.contains("cannot reach it until it is restarted: `app`");
+            assert_eq!(says_so, is_cut_off, "{line}");
+        }
         if !is_cut_off {
+            let acknowledged = puppet.ask(r#"ack {"command": "worker:ack", "pid": 1}"#);
+            assert_eq!(acknowledged, "ack");
             puppet.ask("notify STATUS=heard again");
             eventually("it is told", || {
                 let mut client = Varlink::to(&world.path("own/control.sock"));
