@@ -250,42 +250,60 @@ fn make(
     gid: Option<Gid>,
 ) -> Result<Option<(dev_t, ino_t)>, FolderError> {
     let (parent, name) = reach(directory)?;
-    let is_new = match mkdirat(&parent, name, Mode::from_bits_truncate(0o700)) {
-        Ok(()) => true,
-        Err(Errno::EEXIST) => false,
+    let folder = match open_folder(&parent, name) {
+        Ok(folder) => folder,
+        Err(Errno::ENOENT) => return make_new(&parent, directory, name, uid, gid).map(Some),
+        Err(errno @ Errno::EXDEV) => {
+            let why = "a file system is mounted there, which its user may have done; unmount it";
+            return Err((errno, why.to_owned()));
+        }
         Err(errno) => return Err(refused(errno)),
     };
-    let folder = open_folder(&parent, name).map_err(|errno| match errno {
-        Errno::EXDEV => {
-            let why = "a file system is mounted there, which its user may have done; unmount it";
-            (errno, why.to_owned())
-        }
-        _ => refused(errno),
-    })?;
     let found = fstat(&folder).map_err(refused)?;
     let wanted = uid.unwrap_or(geteuid()).as_raw();
-    if !is_new && found.st_uid != wanted {
+    if found.st_uid != wanted {
         let why = format!(
             "it exists and belongs to uid {}, not to the worker's uid, {wanted}",
             found.st_uid
         );
         return Err((Errno::EEXIST, why));
     }
-    let mode = Mode::from_bits_truncate(directory.mode);
-    let is_right = found.st_mode & 0o7777 == directory.mode;
-    if is_new {
-        let set = fchown(&folder, uid, gid).and_then(|()| match is_right {
-            true => Ok(()),
-            false => fchmod(&folder, mode),
-        });
-        if let Err(errno) = set {
-            let _empty = unlinkat(&parent, name, UnlinkatFlags::RemoveDir);
-            return Err(refused(errno));
-        }
-    } else if !is_right {
-        set_mode_apart(directory, wanted, mode);
+    if found.st_mode & 0o7777 != directory.mode {
+        set_mode_apart(directory, wanted, Mode::from_bits_truncate(directory.mode));
     }
-    Ok(is_new.then_some((found.st_dev, found.st_ino)))
+    Ok(None)
+}
+
+/// Gets its name only when its owner and mode are right: one that a failure or a kill has left half made
+/// would keep its worker from starting.
+fn make_new(
+    parent: &OwnedFd,
+    directory: &RuntimeDirectory,
+    name: &OsStr,
+    uid: Option<Uid>,
+    gid: Option<Gid>,
+) -> Result<(dev_t, ino_t), FolderError> {
+    let draft = format!(".listend-{}-new", std::process::id());
+    let draft = OsStr::new(&draft);
+    let remove = || unlinkat(parent, draft, UnlinkatFlags::RemoveDir);
+    let create = || mkdirat(parent, draft, Mode::from_bits_truncate(0o700));
+    match create() {
+        // Left by a listend that had this process id and was killed.
+        Err(Errno::EEXIST) => remove().and_then(|()| create()).map_err(refused)?,
+        created => created.map_err(refused)?,
+    }
+    let finish = || -> nix::Result<(dev_t, ino_t)> {
+        let folder = open_folder(parent, draft)?;
+        fchown(&folder, uid, gid)?;
+        fchmod(&folder, Mode::from_bits_truncate(directory.mode))?;
+        let made = fstat(&folder)?;
+        renameat2(parent, draft, parent, name, RenameFlags::RENAME_NOREPLACE)?;
+        Ok((made.st_dev, made.st_ino))
+    };
+    finish().map_err(|errno| {
+        let _empty = remove();
+        refused(errno)
+    })
 }
 
 /// Of a folder that belongs to a worker already, which may have it locked for as long as it likes

@@ -2,9 +2,11 @@
 
 use crate::harness::app::{PUPPET, yaml};
 use crate::harness::reloading::ask;
-use crate::harness::{Daemon, World, client, eventually};
+use crate::harness::{Daemon, World, client, eventually, require_root, require_tool};
+use nix::sys::signal::Signal;
 use std::io::ErrorKind::ConnectionRefused;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 
 const FAILS: &str = "restart: { backoff: 1ms..2ms, limit: 1 in 1h }";
 
@@ -173,4 +175,44 @@ fn an_end_that_is_said_to_be_a_success_is_no_failure() {
     ]);
     assert!(world.no_puppet_is_waiting());
     daemon.stop();
+}
+
+// It stayed behind half made where there was no descriptor to open it with: as root's, so that the worker
+// could not start with it ever after.
+#[test]
+fn a_start_without_descriptors_leaves_no_runtime_directory_half_made() {
+    if !require_root() {
+        return;
+    }
+    let Some(prlimit) = require_tool("prlimit") else {
+        return;
+    };
+    let prlimit = prlimit.to_str().expect("UTF-8");
+    let name = format!("listend-test-{}-room", std::process::id());
+    let folder = std::path::Path::new("/run").join(&name);
+    let lines = format!("user: nobody\nruntime_directory: {name}");
+    let mut tried = 0;
+    for limit in 6..20 {
+        let world = World::new();
+        let daemon = world.run_with(&yaml("[/bin/sleep, '600']", &lines), |start| {
+            start.through([prlimit, &format!("--nofile={limit}")]);
+        });
+        let is_told = |words| !daemon.lines_so_far(&[words]).is_empty();
+        let is_tried = || is_told("app.0: failed while") || is_told("app.0: started");
+        eventually("it is tried, or the limit too low for listend", || {
+            is_tried() || !daemon.is_running()
+        });
+        if is_tried() {
+            tried += 1;
+            daemon.signal(Signal::SIGTERM);
+        }
+        daemon.finish();
+        // There may be no descriptor to remove it with, either.
+        if let Ok(left) = std::fs::metadata(&folder) {
+            assert_ne!((limit, left.uid()), (limit, 0));
+            assert_eq!((limit, left.mode() & 0o777), (limit, 0o755));
+            std::fs::remove_dir(&folder).expect("it is empty");
+        }
+    }
+    assert!(tried > 0);
 }
