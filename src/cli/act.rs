@@ -2,13 +2,12 @@
 
 use super::args::{Control, ForWorkers, Instances, Reload, Signal, WorkerArguments};
 use super::check::finish;
-use super::client::{Client, Failure, Wait};
+use super::client::{Client, Denied, Failure, Wait};
 use super::exit::Exit;
 use super::output::{print, shown};
 use crate::control::{Status, Worker, WorkerState};
 use crate::verb::{RELOAD, RESTART, Verb};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
 
@@ -198,8 +197,14 @@ fn lacks_one(orders: &[Order], control: &Control) -> Option<Exit> {
     };
     let mut lacking = None;
     for order in orders {
-        match client.ask::<IgnoredAny>("Status", &json!({ "name": order.what })) {
-            Ok(_) => {}
+        // A listener may have the name.
+        let found = client.ask::<Status>("Status", &json!({ "name": order.what }));
+        let found = found.and_then(|status| match is_worker(&status, &order.what) {
+            true => Ok(()),
+            false => Err(Failure::Denied(Denied::no_worker(&order.what))),
+        });
+        match found {
+            Ok(()) => {}
             Err(failure @ Failure::Denied(_)) => {
                 let exit = failure.tell(None);
                 lacking.get_or_insert(exit);
@@ -211,6 +216,14 @@ fn lacks_one(orders: &[Order], control: &Control) -> Option<Exit> {
         super::output::hint("nothing was done");
     }
     lacking
+}
+
+/// Whether a worker is called so, or an instance of one.
+fn is_worker(status: &Status, name: &str) -> bool {
+    status.workers.iter().any(|worker| {
+        let mut instances = worker.instances.iter();
+        worker.name == name || instances.any(|one| one.name == name)
+    })
 }
 
 /// The first thing that went wrong counts.

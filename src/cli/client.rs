@@ -39,6 +39,9 @@ pub enum Wait {
     Never,
 }
 
+/// What most methods take the name of.
+const WORKER: &str = "worker";
+
 /// Why the daemon was not asked, or did not do it.
 #[derive(Debug)]
 pub enum Failure {
@@ -63,6 +66,8 @@ pub struct Denied {
     pub error: String,
     /// The parameters of the error.
     pub parameters: Map<String, Value>,
+    /// What the method that was called takes the name of.
+    subject: &'static str,
 }
 
 /// The head of a reply. Unknown members are ignored, as varlink requires.
@@ -94,6 +99,8 @@ pub struct Client {
     path: PathBuf,
     /// The part of the next reply that has been received.
     received: Vec<u8>,
+    /// What the last method takes the name of.
+    subject: &'static str,
 }
 
 impl Client {
@@ -132,6 +139,7 @@ impl Client {
             socket: BufReader::with_capacity(65_536, socket),
             path,
             received: Vec::new(),
+            subject: WORKER,
         }
     }
 
@@ -166,6 +174,11 @@ impl Client {
     ///
     /// [`Failure::Broken`].
     pub fn send(&mut self, method: &str, parameters: &Value, more: bool) -> Result<(), Failure> {
+        self.subject = match method {
+            "Status" => "worker or listener",
+            "TakeListener" => "listener",
+            _ => WORKER,
+        };
         let method = format!("{INTERFACE}.{method}");
         let mut call = json!({ "method": method, "parameters": parameters });
         if more {
@@ -296,7 +309,12 @@ impl Client {
             let members: Members<Value> = serde_json::from_slice(frame).map_err(parse)?;
             let parameters = members.parameters.as_ref().and_then(Value::as_object);
             let parameters = parameters.cloned().unwrap_or_default();
-            return Err(Failure::Denied(Denied { error, parameters }));
+            let subject = self.subject;
+            return Err(Failure::Denied(Denied {
+                error,
+                parameters,
+                subject,
+            }));
         }
         let members: Members<T> = serde_json::from_slice(frame).map_err(parse)?;
         let of = match members.parameters {
@@ -373,6 +391,16 @@ fn apply(socket: &UnixStream, wait: Wait) -> io::Result<()> {
 }
 
 impl Denied {
+    /// What a daemon answers that has no worker of this name.
+    pub fn no_worker(name: &str) -> Denied {
+        let parameters = Map::from_iter([("name".to_owned(), name.into())]);
+        Denied {
+            error: format!("{INTERFACE}.NoSuchThing"),
+            parameters,
+            subject: WORKER,
+        }
+    }
+
     fn parameter(&self, name: &str) -> &str {
         self.parameters
             .get(name)
@@ -392,7 +420,7 @@ impl Denied {
                     None => "`listend status` lists what there is".to_owned(),
                 };
                 (
-                    format!("no worker or listener is called `{name}` here"),
+                    format!("no {} is called `{name}` here", self.subject),
                     Some(hint),
                 )
             }

@@ -427,8 +427,10 @@ fn several_workers_are_acted_on_at_once_and_each_step_is_told() {
         Request::Status { name: Some(name) } if name == "ap" => {
             talk.error(&Error::no_such_thing(name, ["app", "one"]));
         }
-        Request::Status { name: Some(_) } => {
-            talk.last(&json!({ "listeners": [], "workers": [] }));
+        Request::Status { name: Some(name) } => {
+            let workers = json!([{ "name": name, "activation": "eager", "generation": 1,
+                "state": "running", "instances": [], "listeners": [] }]);
+            talk.last(&json!({ "listeners": [], "workers": workers }));
         }
         other => panic!("{other:?}"),
     });
@@ -520,6 +522,7 @@ fn every_verb_asks_for_what_it_says() {
         "start",
         "scale app",
         "scale app many",
+        "scale app 0",
         "signal app",
         "signal app HUP --reopen",
         "reload --dry-run --no-wait",

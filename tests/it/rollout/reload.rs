@@ -316,6 +316,11 @@ fn of_several_workers_all_have_to_be_there_before_anything_is_done() {
         for part in ["`nope`", "`nix`", "nothing was done"] {
             assert!(told.stderr.contains(part), "{verb}: {}", told.stderr);
         }
+        // Nor is a listener a worker.
+        let told = tell(&world, &[verb, "app", "web"]).expect_code(1);
+        for part in ["no worker is called `web`", "nothing was done"] {
+            assert!(told.stderr.contains(part), "{verb}: {}", told.stderr);
+        }
     }
     assert!(world.no_puppet_is_waiting());
     assert!(both.iter().all(|one| exists(one.pid())));
