@@ -4,6 +4,7 @@ use super::exit::Exit;
 use super::output;
 use super::socket::default_path;
 use crate::control::INTERFACE;
+use crate::listener;
 use crate::sys::{self, SharedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -11,7 +12,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -373,8 +374,7 @@ fn open(path: &Path, wait: Wait) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let socket = UnixStream::from(OwnedFd::from(socket));
     apply(&socket, wait)?;
-    let address = SockAddr::unix(path)?;
-    socket2::SockRef::from(&socket).connect(&address)?;
+    listener::connect_to(&socket, path)?;
     Ok(socket)
 }
 

@@ -109,7 +109,7 @@ fn target(text: &str) -> Result<Vec<SockAddr>, String> {
                 UnixName::Path(path) => SockAddr::unix(path),
                 UnixName::Abstract(name) => SockAddr::unix(format!("\0{name}")),
             };
-            address.map_err(|error| format!("`{text}`: {error}"))
+            address.map_err(|_| format!("`{text}`: connect(2) takes at most 107 bytes of a path"))
         }
         _ => Err(format!("`{text}` is no TCP or unix stream address")),
     });

@@ -10,7 +10,7 @@ use crate::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 use nix::unistd::geteuid;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
@@ -90,7 +90,7 @@ fn answers(path: &Path) -> bool {
     let connect = || -> io::Result<()> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
-        socket.connect(&SockAddr::unix(path)?)
+        listener::connect_to(&socket, path)
     };
     match connect() {
         Ok(()) => true,

@@ -8,7 +8,7 @@ use crate::report::{did_you_mean, nearest};
 use std::path::PathBuf;
 
 /// sun_path has 108 bytes, one of them for the NUL (unix(7)).
-const UNIX_NAME_MAX: usize = 107;
+pub(super) const UNIX_NAME_MAX: usize = 107;
 /// PATH_MAX has one byte for the NUL, too.
 const PATH_MAX: usize = 4095;
 /// A longer path is bound through the descriptor of its folder; this is what that leaves for the

@@ -2,6 +2,7 @@
 //! the worker in its place.
 
 use super::address;
+use super::address_local::UNIX_NAME_MAX;
 use super::address_parsed::V6;
 use super::decode::{Fields, Words, choice, default, read_template, text, words, wrong_type};
 use super::draft::{DraftWorker, Taken};
@@ -223,11 +224,17 @@ fn address_of_server(template: &Template, text: &str) -> Result<(), ValueError> 
         }
         _ => true,
     });
+    let is_long = |one: &Endpoint| {
+        let path = one.path();
+        path.is_some_and(|path| path.as_os_str().len() > UNIX_NAME_MAX)
+    };
     let is_stream = |one: &Endpoint| matches!(one.kind(), SocketKind::Tcp | SocketKind::UnixStream);
     let wrong = if !endpoints.iter().all(is_stream) {
         "is no TCP or unix stream address"
     } else if !is_one {
         "is not the address of one server"
+    } else if endpoints.iter().any(is_long) {
+        "has a path of more than 107 bytes, which connect(2) does not take"
     } else if endpoint_port(&endpoints) == 0 && endpoints[0].path().is_none() {
         match &endpoints[0] {
             Endpoint::Inet { .. } => "has port 0",

@@ -61,6 +61,7 @@ pub use in_use::{Connections, Traffic, traffic};
 pub use left::{list_files, remove_left_files, remove_listed_files};
 pub use namespace::in_network_namespace;
 pub use option::{Changed, effective, put_options_back};
+pub use paths::connect_to;
 pub use pending_clients::{Waiters, forget_errors, waiters};
 pub use read_back::Effective;
 pub use rebind::{PreparedReload, prepare_reload};

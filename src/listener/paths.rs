@@ -5,13 +5,13 @@ use super::identity::PathIdentity;
 use crate::plan::Access;
 use crate::walk::Place;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, mkdirat, umask};
 use nix::unistd::{AccessFlags, Gid, Uid, eaccess, fchown, geteuid};
-use socket2::SockAddr;
+use socket2::{SockAddr, SockRef};
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +45,22 @@ fn by_descriptor(folder: RawFd, name: &OsStr) -> io::Result<SockAddr> {
     let mut text = OsString::from(format!("/proc/self/fd/{folder}/"));
     text.push(name);
     SockAddr::unix(text).map_err(|_| Errno::ENAMETOOLONG.into())
+}
+
+/// Connects (connect(2)) to the unix socket at a path, however long the path is.
+///
+/// # Errors
+///
+/// Those of open(2) for the folder of a long path, and of connect(2); ENAMETOOLONG when the name alone is
+/// too long.
+pub fn connect_to(socket: &impl AsFd, path: &Path) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    let (true, Some(folder), Some(name)) = (is_long(path), path.parent(), path.file_name()) else {
+        return socket.connect(&plain(path)?);
+    };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let folder = open(folder, flags, Mode::empty())?;
+    socket.connect(&by_descriptor(folder.as_raw_fd(), name)?)
 }
 
 /// Whether a path can be told to the kernel in either way, also if its folder is not there yet.

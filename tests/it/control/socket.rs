@@ -502,6 +502,25 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     daemon.stop();
 }
 
+// The daemon served there, and every verb said that no daemon answers.
+#[test]
+fn a_path_too_long_for_a_socket_address_serves_as_well() {
+    let world = World::new();
+    let folder = world.path(&"f".repeat(120));
+    fs::create_dir(&folder).expect("make it");
+    let path = folder.join("control.sock");
+    let path = path.to_str().expect("UTF-8");
+    let daemon = world.run_with(YAML, |start| {
+        start.words_behind(["--control", path]);
+    });
+    world.puppet();
+    let finished = world.finish(["status", "--control", path]).expect_code(0);
+    assert!(finished.stdout.contains("web"), "{finished:?}");
+    let finished = world.finish(["stop", "app", "--control", path]);
+    assert_eq!(finished.expect_code(0).stderr, "");
+    daemon.stop();
+}
+
 #[test]
 fn a_user_has_a_control_socket_wherever_there_is_a_place_for_one() {
     if !require_root() || require_tool("setpriv").is_none() {

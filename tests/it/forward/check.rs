@@ -56,6 +56,14 @@ fn what_fits_is_taken() {
     }
 }
 
+// It was taken, and each start failed.
+#[test]
+fn a_path_that_connect_does_not_take_is_refused() {
+    let line = format!("forward: unix:/{}/x.sock", "d".repeat(110));
+    let said = errors(HERE, &[&line]);
+    assert!(said.contains("a path of more than 107 bytes"), "{said}");
+}
+
 #[test]
 fn what_contradicts_it_is_refused_with_the_reason() {
     for (lines, wanted) in [
