@@ -283,8 +283,8 @@ pub enum ProcessEvent {
     /// The instance has given no sign of life in time, or has said that it is not well; SIGABRT goes
     /// to it.
     WatchdogTimedOut {
-        /// The time it had.
-        timeout: Duration,
+        /// The time it had; `None` if it reports that it is not well.
+        timeout: Option<Duration>,
     },
     /// The instance says that it ends by itself, without having been asked.
     SaysStopping {

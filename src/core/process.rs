@@ -644,7 +644,10 @@ impl Worker {
                     self.rereads_too_long(ctx, id);
                 }
                 Some(until) if until <= ctx.now => self.connection_timed_out(ctx, id, process),
-                Some(_) | None => self.fell_silent(ctx, id, process),
+                Some(_) | None => {
+                    let interval = run.watchdog.as_ref().map(|watchdog| watchdog.interval);
+                    self.fell_silent(ctx, id, process, interval);
+                }
             },
             State::Failed { .. } => self.cooled_down(ctx, id),
             // Without a deadline, so that none leads here.

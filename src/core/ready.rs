@@ -258,7 +258,7 @@ impl Worker {
             }
             Notice::Trigger => {
                 if let State::Running { .. } = self.runs[id].state {
-                    self.fell_silent(ctx, id, process);
+                    self.fell_silent(ctx, id, process, None);
                 }
             }
             Notice::WatchdogInterval(interval) => {
@@ -349,19 +349,23 @@ impl Worker {
         self.become_state(ctx, id, state);
     }
 
-    /// No sign of life came in time.
-    pub(super) fn fell_silent(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId) {
+    /// No sign of life came in time, or, without a time, the instance reports that it is not well.
+    pub(super) fn fell_silent(
+        &mut self,
+        ctx: &mut Ctx,
+        id: RunId,
+        process: ProcessId,
+        in_time: Option<Duration>,
+    ) {
         let State::Running { since, .. } = self.runs[id].state else {
             return;
         };
         let instance = self.runs[id].instance;
-        let watchdog = self.runs[id].watchdog.take();
+        self.runs[id].watchdog = None;
         ctx.emit(Event::Process(
             instance,
             process,
-            ProcessEvent::WatchdogTimedOut {
-                timeout: watchdog.map_or(Duration::ZERO, |watchdog| watchdog.interval),
-            },
+            ProcessEvent::WatchdogTimedOut { timeout: in_time },
         ));
         self.runs[id].fault = Some(Fault::Silent);
         for signal in [SIGABRT, SIGCONT] {

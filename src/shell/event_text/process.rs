@@ -54,8 +54,8 @@ pub(super) fn text(
         }
         ProcessEvent::WatchdogTimedOut { timeout } => {
             let what = match timeout {
-                Duration::ZERO => "reports a failure".to_owned(),
-                timeout => format!("no keep-alive for {}", duration(timeout)),
+                None => "reports a failure".to_owned(),
+                Some(timeout) => format!("no keep-alive for {}", duration(timeout)),
             };
             let line = format!("{what}{}; sending SIGABRT{}", pid(), last());
             (Level::Error, line)

@@ -643,7 +643,7 @@ fn one_that_says_that_it_is_not_well_is_ended() {
     let world = World::new();
     let (daemon, mut puppet) = with_puppet(&world, &format!("watchdog: 1h\n{QUICK}"));
     puppet.tell("notify WATCHDOG=trigger");
-    daemon.line(&["app.0: ", "sending SIGABRT"]);
+    daemon.line(&["app.0: reports a failure", "sending SIGABRT"]);
     puppet.wait_for_its_end();
     let mut next = world.puppet();
     // Another interval counts from then on, whether it was told before or with READY=1.

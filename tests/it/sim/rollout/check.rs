@@ -262,8 +262,9 @@ impl Life<Rollouts> {
             }
             Event::Process(_, process, ProcessEvent::WatchdogTimedOut { timeout, .. }) => {
                 let proc = &self.processes[&process];
+                let is_over = |interval| now >= proc.role.alive_at + interval;
                 assert!(
-                    proc.role.alive_at == Mono(0) || now >= proc.role.alive_at + timeout,
+                    proc.role.alive_at == Mono(0) || timeout.is_some_and(is_over),
                     "it is alive: {proc:?}"
                 );
                 self.is_unwell(process);
