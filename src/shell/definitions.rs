@@ -54,14 +54,18 @@ pub(super) struct Before<'a> {
     /// What the listener was called.
     pub(super) listener: &'a str,
     pub(super) sockets: Vec<&'a BoundSocket>,
+    /// Whether all were given over the control socket, and no configuration has had them yet.
+    pub(super) is_given: bool,
     /// The workers of which a definition before has them.
     pub(super) workers: BTreeSet<WorkerId>,
 }
 
-/// What a listener is called of which a socket is left over. No listener of a configuration has a space
-/// in its name.
-pub(super) fn name_before(name: &str) -> String {
-    format!("{name} (before)")
+impl Before<'_> {
+    /// What they are called. No listener of a configuration has a space in its name.
+    pub(super) fn name(&self) -> String {
+        let what = if self.is_given { "given" } else { "before" };
+        format!("{} ({what})", self.listener)
+    }
 }
 
 /// A socket of a definition.
@@ -157,8 +161,10 @@ impl Definitions {
             let one = all.entry(listener).or_insert_with(|| Before {
                 listener,
                 sockets: Vec::new(),
+                is_given: true,
                 workers: BTreeSet::new(),
             });
+            one.is_given &= table.is_given(socket.key);
             one.sockets.push(socket);
             let users = self.former_with(socket.key);
             one.workers.extend(users.map(|(worker, _, _)| worker));

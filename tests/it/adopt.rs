@@ -84,6 +84,9 @@ fn a_server_is_followed_without_a_gap() {
     assert!(done.stdout.contains("held until a reload"), "{done:#?}");
     daemon.line(&["listener web: given by uid", "listend"]);
     assert!(is_given(&world), "{:?}", names(&world));
+    // The metrics have the names of the status.
+    let metrics = ask(&world, "metrics").expect_code(0).stdout;
+    assert!(metrics.contains(r#"{listener="web (given)"}"#), "{metrics}");
     // It outlives the daemon's program.
     ask(&world, "upgrade").expect_code(0);
     assert!(is_given(&world), "{:?}", names(&world));

@@ -11,7 +11,6 @@ use crate::core::{Health, InstanceId, LastEnd, ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
 use crate::plan::{Activation, Grant, ListenerId, ListenerPlan, WorkerId};
 use crate::report::Place;
-use crate::shell::definitions::name_before;
 use crate::shell::notify::WorkerStatus;
 use crate::shell::queues::Takers;
 use crate::shell::token::ClientId;
@@ -231,13 +230,12 @@ impl Shell {
             ..socket(&held.address, reply.queues.depth(held))
         });
         let workers = before.workers.iter();
-        let mut held = before.sockets.iter();
-        let (name, state) = match held.all(|held| self.sockets.is_given(held.key)) {
-            true => (format!("{name} (given)"), ListenerState::Given),
-            false => (name_before(name), ListenerState::Former),
+        let state = match before.is_given {
+            true => ListenerState::Given,
+            false => ListenerState::Former,
         };
         Some(Listener {
-            name,
+            name: before.name(),
             sockets: sockets.collect(),
             state,
             workers: workers

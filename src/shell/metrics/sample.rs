@@ -8,7 +8,6 @@ use crate::metrics::{
 };
 use crate::plan::{Activation, ListenerId, WorkerId};
 use crate::shell::clock;
-use crate::shell::definitions::name_before;
 use crate::shell::turn::Shell;
 use nix::sys::resource::{Resource, getrlimit};
 use std::collections::BTreeMap;
@@ -69,7 +68,7 @@ impl Shell {
     /// What a reload has left over, under the names that `status` has for it.
     fn sample_before(&self, sampling: &mut Sampling) {
         for before in self.definitions.before(&self.sockets) {
-            let name: Arc<str> = Arc::from(name_before(before.listener));
+            let name: Arc<str> = Arc::from(before.name());
             for (socket, held) in (0..).zip(before.sockets) {
                 let depth = sampling.queues.depth(held);
                 let row = socket_row(&name, socket, held, depth);
