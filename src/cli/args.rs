@@ -504,7 +504,7 @@ fn instances(text: &str) -> Result<Instances, String> {
         return Ok(Instances::Auto);
     }
     let number: Option<u32> = text.parse().ok();
-    let number = number.filter(|number| *number <= 10_000);
+    let number = number.filter(|number| (1..=10_000).contains(number));
     let number = number.ok_or("not a number from 1 to 10000, nor `auto`")?;
     Ok(Instances::Number(number))
 }

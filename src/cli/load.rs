@@ -58,7 +58,10 @@ pub fn read_files(path: &Path) -> Loaded {
     if !unreadable.is_ok() {
         // What seems to be missing may well be in there.
         let certain = |problem: &Problem| {
-            !matches!(problem.kind, Kind::UnknownListener | Kind::UnusedListener)
+            !matches!(
+                problem.kind,
+                Kind::UnknownListener | Kind::UnusedListener | Kind::NothingConfigured
+            )
         };
         loaded.report.errors.retain(certain);
         loaded.report.advice.retain(certain);

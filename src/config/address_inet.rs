@@ -105,6 +105,8 @@ fn host_and_port<'a>(text: &str, scheme: &str, rest: &'a str) -> AddressResult<(
     if rest.starts_with(|c: char| c.is_ascii_digit())
         && rest.bytes().all(|b| b.is_ascii_digit() || b == b'-')
     {
+        // What is wrong with the port itself comes first.
+        ports(text, rest)?;
         return Err(bad(format!("`{text}` is only a port")).hint(format!(
             "write `{scheme}:{rest}` for every interface, `{scheme}127.0.0.1:{rest}` for this machine only"
         )));

@@ -308,7 +308,9 @@ fn a_binary_that_cannot_go_on_changes_nothing() {
     }
     let refused = ask(&world, "upgrade /nonexistent/listend").expect_code(1);
     assert!(
-        refused.stderr.contains("cannot start"),
+        refused
+            .stderr
+            .contains("cannot start /nonexistent/listend: No such file"),
         "{}",
         refused.stderr
     );

@@ -144,7 +144,7 @@ impl Shell {
                 Err(_) => format!("{binary} is not a listend: it says {}", quoted(said)),
             },
             (Some(sys::NOT_EXECUTED), Some(said)) => {
-                format!("cannot start {binary}: {}", quoted(said))
+                format!("cannot start {binary}: {}", words(said))
             }
             (Some(code), Some(said)) => {
                 format!("{binary} exited with status {code}: {}", quoted(said))
@@ -241,11 +241,14 @@ impl Shell {
 
 /// What a program has said, in one line.
 fn quoted(said: &[u8]) -> String {
-    let text = String::from_utf8_lossy(said);
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let words: String = words.join(" ").chars().take(LAST_WORDS).collect();
-    match words.as_str() {
+    match words(said).as_str() {
         "" => "nothing".to_owned(),
         words => format!("\"{words}\""),
     }
+}
+
+fn words(said: &[u8]) -> String {
+    let text = String::from_utf8_lossy(said);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().take(LAST_WORDS).collect()
 }

@@ -536,6 +536,9 @@ fn folders_and_programs_of_hooks_that_are_not_there_are_told() {
 #[test]
 fn an_empty_configuration_is_told() {
     let world = World::new();
+    // What is in a file that cannot be read is not known.
+    let finished = world.finish(["check", "--json", "$DIR/nothing.yaml"]);
+    assert_eq!(advice(&finished.expect_code(78).json()), [""; 0]);
     for yaml in ["", "# nothing\n", "listeners: {}\nworkers: {}\n"] {
         let json = world.check(yaml, &["--json"]).expect_code(0).json();
         assert_eq!(advice(&json), ["nothing-configured"], "{yaml:?}");
