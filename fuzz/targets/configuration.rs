@@ -4,7 +4,7 @@
 use libfuzzer_sys::{Corpus, fuzz_target};
 use listend::config::{SourceFile, read};
 use listend::host::Facts;
-use listend::plan::{PlanTransfer, fingerprint::Fingerprints, resolve};
+use listend::plan::{Plan, PlanTransfer, fingerprint::Known, resolve};
 use listend::report::Report;
 use std::path::PathBuf;
 
@@ -36,14 +36,16 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
     told(&report);
     if report.is_ok() {
         let before = serde_json::to_string(&plan).expect("a plan is JSON");
-        let _ = Fingerprints::of(&plan);
-        let packed = serde_json::to_vec(&PlanTransfer::pack(plan, &loaded.sources)).expect("JSON");
-        let packed: PlanTransfer = serde_json::from_slice(&packed).expect("what was packed");
-        let (after, _) = packed.unpack();
-        assert_eq!(
-            before,
-            serde_json::to_string(&after).expect("a plan is JSON")
-        );
+        // Of a daemon that runs nothing, and of one that runs the same.
+        for running in [Plan::default(), plan.clone()] {
+            let known = Known::heard(&Known::told(&running));
+            let packed = PlanTransfer::pack(plan.clone(), &known);
+            let packed = serde_json::to_vec(&packed).expect("JSON");
+            let packed: PlanTransfer = serde_json::from_slice(&packed).expect("what was packed");
+            let (after, _) = packed.unpack(&running).expect("what is known");
+            let after = serde_json::to_string(&after).expect("a plan is JSON");
+            assert_eq!(before, after);
+        }
     }
     Corpus::Keep
 });

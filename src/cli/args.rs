@@ -233,7 +233,8 @@ pub struct Check {
     #[arg(long, hide = true, requires = "json")]
     pub for_daemon: bool,
 
-    /// For the daemon, which goes on with it: with the plan, if there are no errors
+    /// For the daemon, which goes on with it: with the plan, if there are no errors. Standard input tells
+    /// which listeners the daemon has
     #[arg(long, hide = true, requires = "for_daemon")]
     pub with_plan: bool,
 

@@ -9,10 +9,12 @@ use crate::cgroup::Whose;
 use crate::control::{Cell, Column, Fit, Sheet};
 use crate::diagnose::{self, Machine, Tried};
 use crate::listener::{self, Adopted, BindError, BindStep, Effective, Obstacle, Outcome, Purpose};
+use crate::plan::fingerprint::Known;
 use crate::plan::{Plan, PlanTransfer};
 use crate::report::{Kind, Problem, Report, Sources, Style, render, to_json};
 use crate::shell::logging::Sink;
 use crate::{config, worker};
+use std::io::Read;
 use std::path::Path;
 
 /// The number of listeners whose reach is printed.
@@ -107,8 +109,12 @@ fn for_daemon(
     // By hand, because the plan as a tree of values would take several times its room.
     out.pop();
     if report.is_ok() {
+        let mut told = Vec::new();
+        // What it does not hear of is written out.
+        let _heard = std::io::stdin().read_to_end(&mut told);
+        let transfer = PlanTransfer::pack(plan, &Known::heard(&told));
         out.push_str(",\"plan\":");
-        out.push_str(&serde_json::to_string(&PlanTransfer::pack(plan, sources))?);
+        out.push_str(&serde_json::to_string(&transfer)?);
     } else {
         let errors = Report {
             advice: Vec::new(),

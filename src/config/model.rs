@@ -96,7 +96,7 @@ pub struct Listener {
 }
 
 /// How flows are told apart that stay with their generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Flows {
     /// What a flow is known by.
     pub key: FlowKey,
@@ -107,7 +107,7 @@ pub struct Flows {
 }
 
 /// What a flow is known by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FlowKey {
     /// Addresses and ports.
@@ -141,7 +141,7 @@ impl Serialize for Grantee {
 }
 
 /// The reaction to a failure to bind a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
     /// The listener is required: without it nothing starts.

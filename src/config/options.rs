@@ -7,6 +7,7 @@
 use super::socket_kind::{DATAGRAM, INET, SOCKETS, SocketKind};
 use nix::libc::{self, c_int};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::hash::{Hash, Hasher};
 
 /// A socket option that a listener may have.
 #[derive(Debug)]
@@ -103,7 +104,7 @@ pub enum How {
 }
 
 /// The value of an option.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OptionValue {
     /// The value of a [`ValueKind::Flag`].
@@ -130,6 +131,12 @@ impl PartialEq for OptionSetting {
 }
 
 impl Eq for OptionSetting {}
+
+impl Hash for OptionSetting {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (self.spec.key, &self.value).hash(hasher);
+    }
+}
 
 /// A setting is serialised as a pair of key and value.
 impl Serialize for OptionSetting {

@@ -124,6 +124,9 @@ impl Call {
     }
 }
 
+/// What a reply that is no error starts with; behind its parameters it is closed.
+pub const BEFORE_PARAMETERS: &[u8] = br#"{"parameters":"#;
+
 /// A reply, rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -152,7 +155,11 @@ impl Reply {
 
     /// The last reply, whose parameters were put together as JSON by the caller.
     pub fn rendered(parameters: &[u8]) -> Reply {
-        let frame = [br#"{"parameters":"#.as_slice(), parameters, b"}"].concat();
+        Reply::rest([BEFORE_PARAMETERS, parameters, b"}"].concat())
+    }
+
+    /// The end of the last reply, whose start was sent in parts.
+    pub fn rest(frame: Vec<u8>) -> Reply {
         Reply {
             frame,
             is_last: true,

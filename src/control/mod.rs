@@ -21,7 +21,7 @@ pub use answer::{
     CheckReply, DescriptionReply, Event, ExplainReply, GiveReply, LogLine, LogsReply, MetricsReply,
     Progress, TakeReply, TakenSocket, WatchReply,
 };
-pub use call::{Call, Error, Expects, Reject, Reply};
+pub use call::{BEFORE_PARAMETERS, Call, Error, Expects, Reject, Reply};
 pub use columns::{Cell, Column, Fit, Severity, Sheet, fitted};
 pub use interface::{Argument, INTERFACE, Info, Request, SERVICE, description, info, methods};
 pub use status::{

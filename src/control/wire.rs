@@ -94,6 +94,8 @@ impl Inbox {
 #[derive(Debug, Default)]
 pub struct Outbox {
     buffer: Buffer,
+    /// The frame to which what is queued last belongs has not ended.
+    is_in_frame: bool,
 }
 
 impl Outbox {
@@ -108,12 +110,20 @@ impl Outbox {
     /// [`Unread`] if more than [`MAX_WAITING`] bytes would wait; the frame is not queued.
     pub fn push(&mut self, frame: &[u8]) -> Result<(), Unread> {
         let waiting = self.pending().len();
-        if waiting > 0 && waiting + frame.len() + 1 > MAX_WAITING {
+        if waiting > 0 && !self.is_in_frame && waiting + frame.len() + 1 > MAX_WAITING {
             return Err(Unread);
         }
         self.buffer.append(frame);
         self.buffer.append(&[0]);
+        self.is_in_frame = false;
         Ok(())
+    }
+
+    /// Queues a part of a frame, which [`Outbox::push`] ends. Begun in an empty outbox it may have any
+    /// length, as a whole one may.
+    pub fn push_part(&mut self, part: &[u8]) {
+        self.buffer.append(part);
+        self.is_in_frame = true;
     }
 
     /// The bytes to write to the socket next.
@@ -223,5 +233,18 @@ mod tests {
         assert_eq!(outbox.push(b""), Err(Unread));
         outbox.written(outbox.pending().len());
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_frame_in_parts_is_as_long_as_a_whole_one_may_be() {
+        let mut outbox = Outbox::default();
+        outbox.push_part(b"[");
+        outbox.written(1);
+        assert!(outbox.is_empty(), "what there is can be written at once");
+        outbox.push_part(&vec![b' '; 2 * MAX_WAITING]);
+        assert_eq!(outbox.push(b"]"), Ok(()));
+        assert_eq!(outbox.push(b"{}"), Err(Unread), "the next one is another");
+        outbox.written(2 * MAX_WAITING);
+        assert_eq!(outbox.pending(), b"]\0");
     }
 }

@@ -1,58 +1,76 @@
-//! Fingerprints of listeners and workers, by which two plans are compared.
+//! Fingerprints of listeners, by which a process tells those that a plan of another process has, too.
 
-use super::model::{ListenerPlan, Plan, WorkerPlan};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use super::model::{ListenerPlan, Plan, SocketPlan};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// A number for each listener and worker that changes when anything about it does. Comparable only
-/// between processes of the same program.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprints {
-    /// The fingerprints of the listeners, by name.
-    pub listeners: BTreeMap<String, u64>,
-    /// The fingerprints of the workers, by name.
-    pub workers: BTreeMap<String, u64>,
+/// A number that changes when anything about a listener does. Places are not part of it: a listener that
+/// only moved within its file has not changed. Comparable only between processes of the same program.
+pub fn of_listener(plan: &ListenerPlan) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    plan.hash(&mut hasher);
+    hasher.finish()
 }
 
-impl Fingerprints {
-    /// The fingerprints of a whole plan. Takes its time: where there is none, use [`of_listener`] and
-    /// [`of_worker`].
-    pub fn of(plan: &Plan) -> Fingerprints {
-        let listeners = plan.listeners.values();
-        let workers = plan.workers.values();
-        Fingerprints {
-            listeners: listeners
-                .map(|one| (one.name.clone(), of_listener(one)))
-                .collect(),
-            workers: workers
-                .map(|one| (one.name.clone(), of_worker(one, plan)))
-                .collect(),
-        }
+impl Hash for ListenerPlan {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        // Taken apart, so that nobody forgets what is added.
+        let ListenerPlan {
+            name,
+            sockets,
+            backlog,
+            access,
+            options,
+            multicast,
+            network_namespace,
+            symlinks,
+            remove_on_stop,
+            grant,
+            presence,
+            flows,
+            places: _,
+        } = self;
+        (name, sockets, backlog, access, options, multicast).hash(hasher);
+        (network_namespace, symlinks, remove_on_stop).hash(hasher);
+        (grant, presence, flows).hash(hasher);
     }
 }
 
-/// The fingerprint of a listener. Places are not part of it: a listener that only moved within its
-/// file has not changed.
-pub fn of_listener(plan: &ListenerPlan) -> u64 {
-    // Everything in it has a form in JSON, so that there is none without.
-    hash(&serde_json::to_vec(plan).unwrap_or_default())
+impl Hash for SocketPlan {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let SocketPlan {
+            key: _,
+            endpoint,
+            shard,
+            place: _,
+        } = self;
+        (endpoint, shard).hash(hasher);
+    }
 }
 
-/// The fingerprint of a worker. Its listeners count by name: their numbers change with those before
-/// them.
-pub fn of_worker(plan: &WorkerPlan, whole: &Plan) -> u64 {
-    let names = plan.listeners.iter().map(|id| &whole.listener(*id).name);
-    let names: Vec<&String> = names.collect();
-    let without = WorkerPlan {
-        listeners: Vec::new(),
-        ..plan.clone()
-    };
-    hash(&serde_json::to_vec(&(names, without)).unwrap_or_default())
-}
+/// The listeners of a running plan, as the process that resolves another one knows them: where in the
+/// plan the one with a fingerprint stands.
+#[derive(Debug, Default)]
+pub struct Known(HashMap<u64, u32>);
 
-fn hash(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    hasher.finish()
+impl Known {
+    /// What to tell that process.
+    pub fn told(running: &Plan) -> Vec<u8> {
+        let listeners = running.listeners.values();
+        listeners
+            .flat_map(|one| of_listener(one).to_ne_bytes())
+            .collect()
+    }
+
+    /// From what it was told.
+    pub fn heard(told: &[u8]) -> Known {
+        let (numbers, _) = told.as_chunks();
+        let numbers = numbers.iter().map(|bytes| u64::from_ne_bytes(*bytes));
+        Known(numbers.zip(0..).collect())
+    }
+
+    /// Where it stands.
+    pub(super) fn position(&self, listener: &ListenerPlan) -> Option<u32> {
+        self.0.get(&of_listener(listener)).copied()
+    }
 }

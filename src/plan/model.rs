@@ -300,7 +300,7 @@ impl ListenerPlan {
 }
 
 /// Who may take a listener, in numbers.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Grant {
     /// The users.
     pub users: Vec<u32>,
@@ -347,7 +347,7 @@ fn is_first(shard: &u32) -> bool {
 }
 
 /// The owner, group and mode of a unix path, FIFO or message queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Access {
     /// uid to own it; `None` leaves listend's own.
     pub owner: Option<u32>,

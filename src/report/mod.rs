@@ -13,6 +13,6 @@ mod text;
 pub use errno::{describe, name as errno_name};
 pub use json::to_json;
 pub use problem::{ADVICE_PER_KIND, ERRORS_PER_KIND, Holder, Kind, Problem, Report, Severity};
-pub use source::{Excerpts, FileId, Place, Sources};
+pub use source::{FileId, Place, Sources};
 pub use suggest::{did_you_mean, nearest};
 pub use text::{Style, render};

@@ -1,7 +1,6 @@
 //! Places in files, and the lines of text at them.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The number of a file in [`Sources`].
 #[derive(
@@ -36,31 +35,6 @@ struct Source {
     text: String,
     /// The byte offset of each line: a file with 10,000 errors is not searched 10,000 times.
     line_starts: Vec<usize>,
-    /// The lines that are known, by number, where the whole text is not.
-    excerpt: BTreeMap<u32, String>,
-}
-
-/// The names of the files, and those of their lines that places are on: what another process needs to
-/// show a problem as this one would.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Excerpts {
-    names: Vec<String>,
-    lines: BTreeMap<u16, BTreeMap<u32, String>>,
-}
-
-impl From<Excerpts> for Sources {
-    fn from(mut excerpts: Excerpts) -> Sources {
-        let files = (0..).zip(excerpts.names);
-        let files = files.map(|(number, name)| Source {
-            name,
-            text: String::new(),
-            line_starts: Vec::new(),
-            excerpt: excerpts.lines.remove(&number).unwrap_or_default(),
-        });
-        Sources {
-            files: files.collect(),
-        }
-    }
 }
 
 impl Sources {
@@ -76,7 +50,6 @@ impl Sources {
             name: name.into(),
             text,
             line_starts,
-            excerpt: BTreeMap::new(),
         });
         FileId(id)
     }
@@ -106,29 +79,9 @@ impl Sources {
     /// The line a place is on, without its line end.
     pub fn line(&self, place: Place) -> Option<&str> {
         let source = self.files.get(usize::from(place.file.0))?;
-        if let Some(line) = source.excerpt.get(&place.line) {
-            return Some(line);
-        }
         let index = usize::try_from(place.line).ok()?.checked_sub(1)?;
         let start = *source.line_starts.get(index)?;
         source.text.get(start..)?.lines().next()
-    }
-
-    /// The parts of the files that are needed to show these places.
-    pub fn excerpts(&self, places: impl Iterator<Item = Place>) -> Excerpts {
-        let mut excerpts = Excerpts {
-            names: self.names(),
-            lines: BTreeMap::new(),
-        };
-        for place in places {
-            let lines = excerpts.lines.entry(place.file.0).or_default();
-            if !lines.contains_key(&place.line)
-                && let Some(line) = self.line(place)
-            {
-                lines.insert(place.line, line.to_owned());
-            }
-        }
-        excerpts
     }
 
     /// `file:line:column`, as editors understand it.

@@ -28,6 +28,9 @@ pub(super) enum Reloaded {
     Ending,
 }
 
+/// Who takes which listener.
+type Lives = BTreeMap<ListenerId, ListenerLife>;
+
 /// The listeners that a reload changes something about.
 struct Touched {
     /// Listeners whose sockets were replaced: what was known of the old ones is void.
@@ -58,8 +61,9 @@ impl Shell {
         };
         let mut lines: Vec<String> = changes.lines(Tense::Present).collect();
         self.warn_of(&prepared, &running, &plan);
-        let before = listener_lives(&running);
-        let mut touched = self.touched(&plan, &changes, &before, &prepared.bound_anew());
+        let (before, lives) = (listener_lives(&running), listener_lives(&plan));
+        let roles = clients::roles(&plan);
+        let mut touched = self.touched(&changes, (&before, &lives), &roles, &prepared.bound_anew());
         touched.watched.extend(prepared.with_more_shards());
         self.stop_watching(&touched.watched);
         lines.extend(self.tried_again(&changes, Tense::Present));
@@ -68,7 +72,7 @@ impl Shell {
             .keep(&running, &self.sockets, &changes, &self.core);
         prepared.commit(&mut self.sockets);
         self.plan = Rc::clone(&plan);
-        let mut new = self.configuration(ticket, &changes, &before, &touched);
+        let mut new = self.configuration(ticket, &changes, (&before, lives), &touched);
         new.missing = missing;
         // What the core wants done is done when the shell has followed, too.
         self.core
@@ -76,7 +80,7 @@ impl Shell {
         self.definitions.follow(&plan, &self.core);
         self.close_what_nobody_has();
         self.follow_plan(sources);
-        self.watch_again(&touched.watched);
+        self.watch_again(roles, &touched.watched);
         self.steer_all_again();
         self.follow_flows();
         for line in &lines {
@@ -120,21 +124,19 @@ impl Shell {
         lines.collect()
     }
 
-    /// `before` says who took which listener until now, and `bound_anew` are those that have a socket
-    /// that was just bound.
+    /// `before` and `lives` say who took which listener until now and who does from now on, and
+    /// `bound_anew` are those that have a socket that was just bound.
     fn touched(
         &self,
-        plan: &Plan,
         changes: &Changes,
-        before: &BTreeMap<ListenerId, ListenerLife>,
+        (before, lives): (&Lives, &Lives),
+        roles: &BTreeMap<ListenerId, Role>,
         bound_anew: &BTreeSet<ListenerId>,
     ) -> Touched {
         let other_sockets = changes.listeners.keys().copied();
         let other_sockets = other_sockets.filter(|id| changes.has_other_sockets(*id));
         let replaced: BTreeSet<ListenerId> = other_sockets.collect();
         let found: BTreeSet<ListenerId> = bound_anew.difference(&replaced).copied().collect();
-        let lives = listener_lives(plan);
-        let roles = clients::roles(plan);
         let mean_something_else = lives.iter().filter(|(id, life)| {
             let role = roles.get(id).copied().unwrap_or(Role::Held);
             // Of several workers that clients start, the one that is gone may have been the one to
@@ -166,8 +168,8 @@ impl Shell {
         self.watch.forget(&self.epoll, &sockets);
     }
 
-    fn watch_again(&mut self, touched: &BTreeSet<ListenerId>) {
-        self.watch.set_roles(clients::roles(&self.plan));
+    fn watch_again(&mut self, roles: BTreeMap<ListenerId, Role>, touched: &BTreeSet<ListenerId>) {
+        self.watch.set_roles(roles);
         if self.watch.watches_addresses() {
             self.watch_addresses(true);
         }
@@ -192,7 +194,7 @@ impl Shell {
         &self,
         ticket: Option<Ticket>,
         changes: &Changes,
-        before: &BTreeMap<ListenerId, ListenerLife>,
+        (before, mut lives): (&Lives, Lives),
         touched: &Touched,
     ) -> Configuration {
         let workers = changes.workers.iter().map(|(id, change)| {
@@ -207,7 +209,6 @@ impl Shell {
             };
             (*id, change)
         });
-        let mut lives = listener_lives(&self.plan);
         for gone in before.keys() {
             lives.entry(*gone).or_insert_with(ListenerLife::nobody);
         }

@@ -345,6 +345,17 @@ impl Client {
         queued
     }
 
+    /// Queues a part of the last reply, if the call that is under way takes it.
+    pub(super) fn reply_in_part(&mut self, part: &[u8]) {
+        if self
+            .call
+            .as_ref()
+            .is_some_and(|call| call.expects != Expects::Nothing)
+        {
+            self.outbox.push_part(part);
+        }
+    }
+
     /// Queues a reply that descriptors go with. Everything before it has to be read.
     pub(super) fn reply_with(
         &mut self,

@@ -2,6 +2,7 @@
 
 use crate::control::{Error, Reply};
 use crate::core::Mono;
+use crate::plan::fingerprint::Known;
 use crate::plan::{Plan, PlanTransfer};
 use crate::report::Sources;
 use crate::shell::looks::Look;
@@ -9,12 +10,15 @@ use crate::shell::token::ClientId;
 use crate::sys::{self, Forked, How, Then, Whom};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 
 /// No answer is longer, in bytes: a plan takes about half a kilobyte for each listener.
 pub(super) const LONGEST: usize = 64 << 20;
@@ -68,6 +72,8 @@ pub(in crate::shell) struct HelperQuery {
     pub(super) pidfd: OwnedFd,
     pub(super) output: OwnedFd,
     pub(super) said: Vec<u8>,
+    /// The plan that it was told of.
+    pub(super) told: Rc<Plan>,
     pub(super) until: Mono,
     /// The helper did not answer in time, and its answer is dropped.
     pub(in crate::shell) is_late: bool,
@@ -141,15 +147,16 @@ pub(super) enum Fetched {
     Failed(String),
 }
 
-pub(super) fn fetched(said: &[u8]) -> Fetched {
+/// `told` is the plan that the process was told of.
+pub(super) fn fetched(said: &[u8], told: &Plan) -> Fetched {
     let Ok(arrived) = serde_json::from_slice::<CheckOutput>(said) else {
         return Fetched::Failed(last_words(said));
     };
     match arrived.plan {
-        Some(transfer) => {
-            let (plan, sources) = transfer.unpack();
-            Fetched::Plan(Box::new(plan), sources)
-        }
+        Some(transfer) => match transfer.unpack(told) {
+            Some((plan, sources)) => Fetched::Plan(Box::new(plan), sources),
+            None => Fetched::Failed("the helper process knows another configuration".to_owned()),
+        },
         None => Fetched::Bad {
             errors: arrived.errors,
             rendered: arrived.rendered,
@@ -196,7 +203,12 @@ fn last_words(said: &[u8]) -> String {
     }
 }
 
-pub(super) fn start(config: &Path, question: Question, about: &str) -> io::Result<Forked> {
+pub(super) fn start(
+    config: &Path,
+    question: Question,
+    about: &str,
+    running: &Plan,
+) -> io::Result<Forked> {
     let (output, theirs) = io::pipe()?;
     let flags = OFlag::from_bits_retain(fcntl(&output, FcntlArg::F_GETFL)?);
     fcntl(&output, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -222,8 +234,12 @@ pub(super) fn start(config: &Path, question: Question, about: &str) -> io::Resul
         Question::Check | Question::DryRun | Question::Reload => Stdio::null(),
         Question::Explain | Question::Upgrade => Stdio::from(theirs.try_clone()?),
     };
+    let input = match question {
+        Question::DryRun | Question::Reload => Stdio::from(listeners_of(running)?),
+        Question::Check | Question::Explain | Question::Upgrade => Stdio::null(),
+    };
     command.arg("-c").arg(config);
-    command.stdin(Stdio::null()).stdout(theirs).stderr(errors);
+    command.stdin(input).stdout(theirs).stderr(errors);
     // Nobody else knows of it, and a file that it waits for may never come.
     sys::end_with_parent(&mut command, Signal::SIGKILL as i32, false);
     let child = command.spawn()?;
@@ -234,4 +250,12 @@ pub(super) fn start(config: &Path, question: Question, about: &str) -> io::Resul
         pidfd: sys::open_pidfd(pid)?,
         output: output.into(),
     })
+}
+
+/// A file that tells of the listeners of a plan. A pipe would not take all of it at once.
+fn listeners_of(running: &Plan) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"listend-listeners", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(&Known::told(running))?;
+    file.rewind()?;
+    Ok(file)
 }

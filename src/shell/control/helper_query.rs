@@ -22,6 +22,7 @@ use crate::shell::turn::Shell;
 use crate::sys::Forked;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// So many at once for those who may act, and as many for all who may only look; the others are
@@ -94,7 +95,7 @@ impl Shell {
             self.tell(client, &refused);
             return false;
         }
-        let started = start(&self.control.config, question, about);
+        let started = start(&self.control.config, question, about, &self.plan);
         let waited_for = started.and_then(|started| {
             let waited_for = self.await_query(started, Purpose::Asked(asked), TIME);
             waited_for.map_err(|(error, _)| error)
@@ -162,6 +163,7 @@ impl Shell {
             pidfd: started.pidfd,
             output: started.output,
             said: Vec::new(),
+            told: Rc::clone(&self.plan),
             until: clock::now() + time,
             is_late: false,
         };
@@ -245,16 +247,20 @@ impl Shell {
         }
         let purpose = std::mem::replace(&mut query.purpose, Purpose::Look(Look::Nothing));
         match purpose {
-            Purpose::Asked(asked) => self.handle_answer(asked, status, &query.said),
+            Purpose::Asked(asked) => self.handle_answer(asked, status, &query),
             Purpose::Look(look) => self.looked(look, Some(&query.said)),
         }
     }
 
-    fn handle_answer(&mut self, asked: Asked, status: Option<i32>, said: &[u8]) {
+    fn handle_answer(&mut self, asked: Asked, status: Option<i32>, query: &HelperQuery) {
+        let said = query.said.as_slice();
         let reply = match asked.question {
             Question::Upgrade => return self.preflight_ended(status, Some(said)),
-            Question::DryRun => self.what_would_change(fetched(said)),
-            Question::Reload => return self.reload_with(asked.client, fetched(said)),
+            Question::DryRun => self.what_would_change(fetched(said, &query.told)),
+            Question::Reload => {
+                let fetched = fetched(said, &query.told);
+                return self.reload_with(asked.client, fetched);
+            }
             Question::Explain if status.is_some_and(|code| NO_ANSWER.contains(&code)) => {
                 failed(said)
             }

@@ -474,6 +474,18 @@ impl Control {
         }
     }
 
+    /// Sends a part of the last reply, whose rest comes by [`Control::reply`].
+    fn reply_in_part(&mut self, epoll: &Epoll, id: ClientId, part: &[u8]) {
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        client.reply_in_part(part);
+        match client.flush(clock::now()) {
+            Ok(()) => self.settle(epoll, id),
+            Err(gone) => self.drop_client(epoll, id, &gone),
+        }
+    }
+
     /// Sends what was said since, which is written down now.
     pub(super) fn send_withheld(&mut self, epoll: &Epoll) {
         for id in std::mem::take(&mut self.withheld) {

@@ -4,8 +4,8 @@
 use super::status_reply::StatusReply;
 use crate::config::{Endpoint, Order, Output, SocketKind};
 use crate::control::{
-    Connections, Daemon, Detail, Instance, Life, Listener, ListenerState, Queue, Reply, Rollout,
-    Scaling, Socket, SocketOption, Worker, WorkerState, rfc3339,
+    BEFORE_PARAMETERS, Connections, Daemon, Detail, Instance, Life, Listener, ListenerState, Queue,
+    Reply, Rollout, Scaling, Socket, SocketOption, Worker, WorkerState, rfc3339,
 };
 use crate::core::{Health, InstanceId, LastEnd, ListenerCondition, Mono, State};
 use crate::listener::{self, BoundSocket, Depth, DepthReader, Effective};
@@ -31,7 +31,6 @@ impl Shell {
         let mut listeners: Vec<_> = listeners.collect();
         let workers = self.plan.workers();
         let mut meant: Vec<_> = workers
-            .clone()
             .filter(|(_, one)| is_meant(&one.name))
             // One that nobody has configured is shown to who asks for it, or when it fails.
             .filter(|(id, one)| !one.is_built_in() || name.is_some() || self.is_ill(*id))
@@ -47,12 +46,6 @@ impl Shell {
         if before.is_empty() && name.is_some() && listeners.is_empty() && meant.is_empty() {
             return false;
         }
-        let mut takers: HashMap<_, Vec<_>> = HashMap::new();
-        for (id, worker) in workers {
-            for listener in &worker.listeners {
-                takers.entry(*listener).or_default().push(id);
-            }
-        }
         self.control.status_replies.push_back(StatusReply {
             client,
             name,
@@ -60,7 +53,6 @@ impl Shell {
             listeners: listeners.into_iter(),
             before: before.into_iter(),
             workers: meant.into_iter(),
-            takers,
             queues: DepthReader::new(),
             running: HashMap::new(),
             is_at_workers: false,
@@ -131,20 +123,25 @@ impl Shell {
                     }
                 }
                 None => {
-                    reply.json.extend_from_slice(b"]}");
-                    let rendered = Reply::rendered(&reply.json);
-                    return self.control.reply(&self.epoll, reply.client, &rendered);
+                    reply.json.extend_from_slice(b"]}}");
+                    let rest = Reply::rest(reply.json);
+                    return self.control.reply(&self.epoll, reply.client, &rest);
                 }
             }
         }
+        let (client, part) = (reply.client, reply.take_part());
+        // First, so that it is forgotten if the client has gone.
         self.control.status_replies.push_front(reply);
+        if let Some(part) = part {
+            self.control.reply_in_part(&self.epoll, client, &part);
+        }
     }
 
     /// A listener; `None` if a reload has removed it since the answer was begun.
     fn render_listener(&mut self, id: ListenerId, reply: &mut StatusReply) -> Option<Listener> {
         let plan = self.plan.listeners.get(&id)?;
         let now = clock::now();
-        let takers = reply.takers.get(&id).map_or(&[][..], Vec::as_slice);
+        let takers = self.core.takers(id);
         let runs = |worker: &WorkerId| {
             *reply.running.entry(*worker).or_insert_with(|| {
                 let mut instances = self.core.instances_of(*worker);
@@ -382,7 +379,7 @@ impl Shell {
 
 /// The first piece of an answer.
 fn begun(daemon: &Daemon) -> Vec<u8> {
-    let mut json = br#"{"daemon":"#.to_vec();
+    let mut json = [BEFORE_PARAMETERS, br#"{"daemon":"#].concat();
     // As for [`StatusReply::add`].
     let _always = serde_json::to_writer(&mut json, daemon);
     json.extend_from_slice(br#","listeners":["#);

@@ -6,19 +6,20 @@ use crate::shell::token::ClientId;
 use serde::Serialize;
 use std::collections::HashMap;
 
+/// So many bytes are sent at a time.
+const PART: usize = 64 << 10;
+
 /// An answer to `Status` that is being made.
 pub(super) struct StatusReply {
     pub(super) client: ClientId,
     /// Only what is called so, with details.
     pub(super) name: Option<String>,
-    /// What there is of it.
+    /// What there is of it and was not sent yet.
     pub(super) json: Vec<u8>,
     pub(super) listeners: std::vec::IntoIter<ListenerId>,
     /// The listeners that the configuration has no more, by name.
     pub(super) before: std::vec::IntoIter<String>,
     pub(super) workers: std::vec::IntoIter<WorkerId>,
-    /// Who takes which listener.
-    pub(super) takers: HashMap<ListenerId, Vec<WorkerId>>,
     pub(super) queues: DepthReader,
     /// Whether a worker has a running instance, as far as that was asked.
     pub(super) running: HashMap<WorkerId, bool>,
@@ -30,6 +31,15 @@ impl StatusReply {
     /// For whom it is.
     pub(super) fn client(&self) -> ClientId {
         self.client
+    }
+
+    /// What there is, when it is enough to be sent, but for the last byte: [`StatusReply::add`] looks at it.
+    pub(super) fn take_part(&mut self) -> Option<Vec<u8>> {
+        let last = self.json.len().saturating_sub(1);
+        (last >= PART).then(|| {
+            let rest = self.json.split_off(last);
+            std::mem::replace(&mut self.json, rest)
+        })
     }
 
     /// Adds a piece to a list.

@@ -2,15 +2,16 @@
 
 use listend::config::{SourceFile, read};
 use listend::host::Facts;
-use listend::plan::fingerprint::Fingerprints;
+use listend::plan::fingerprint::Known;
 use listend::plan::{
-    ListenerId, ListenerPlan, Merge, Plan, PlanTransfer, SocketKey, Tense, WorkerChange, WorkerId,
-    resolve,
+    ListenerId, ListenerPlan, Merge, Origin, OriginFile, Plan, PlanTransfer, SocketKey, Tense,
+    WorkerChange, WorkerId, WorkerPlan, resolve,
 };
 use listend::report::{Kind, Problem, Report, Sources, Style, render};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn planned(text: &str) -> (Plan, Sources) {
@@ -408,10 +409,16 @@ workers:
   app: { command: 'x {port:web}', listeners: [web], limits: { nofile: 5 }, restart: { limit: 3 in 5s } }
 ";
     let text = text.replace("'fifo:/run/f'", "'udp://127.0.0.9:5'");
-    let (plan, sources) = planned(&text);
-    let json = serde_json::to_string(&PlanTransfer::pack(plan.clone(), &sources)).unwrap();
-    let transfer: PlanTransfer = serde_json::from_str(&json).unwrap();
-    let (arrived, lines) = transfer.unpack();
+    let (mut plan, sources) = planned(&text);
+    plan.origin = Arc::new(Origin {
+        files: vec![OriginFile {
+            name: "listend.yaml".to_owned(),
+            folder: PathBuf::from("/etc/listend"),
+            text: text.clone(),
+        }],
+        ..Origin::default()
+    });
+    let (arrived, lines) = transferred(plan.clone(), &Plan::default()).expect("all of it");
     assert_eq!(arrived, plan);
     let show = |sources: &Sources| {
         let mut report = Report::default();
@@ -423,6 +430,31 @@ workers:
     };
     assert_eq!(show(&lines), show(&sources));
     assert!(show(&lines).contains("listend.yaml:2:"), "{}", show(&lines));
+    // All that the daemon has stands elsewhere in its file.
+    let running = self::plan(&format!("# moved\n\n{text}"));
+    let (arrived, lines) = transferred(plan.clone(), &running).expect("all of it");
+    assert_eq!(arrived, plan);
+    assert_eq!(show(&lines), show(&sources));
+}
+
+#[test]
+fn what_the_daemon_has_is_not_sent_again() {
+    let yaml = |port: u16| -> String {
+        let many = (0..50).map(|at| format!("  l{at}: 127.0.0.1:{}\n", 1000 + at));
+        let many: String = many.collect();
+        format!(
+            "silence: unused-listener\nworkers: {{}}\nlisteners:\n{many}  z: 127.0.0.1:{port}\n"
+        )
+    };
+    let (running, wanted) = (plan(&yaml(80)), plan(&yaml(81)));
+    let known = Known::heard(&Known::told(&running));
+    let json = serde_json::to_value(PlanTransfer::pack(wanted.clone(), &known)).unwrap();
+    let sent = json["plan"]["listeners"].as_array().unwrap();
+    let names: Vec<&str> = sent.iter().filter_map(|one| one["name"].as_str()).collect();
+    assert_eq!(names, ["z"]);
+    // A daemon that has changed meanwhile cannot know what is meant.
+    let transfer: PlanTransfer = serde_json::from_value(json).unwrap();
+    assert!(transfer.unpack(&Plan::default()).is_none());
 }
 
 /// Listeners and workers by the numbers of their names, with something about each that may differ.
@@ -493,7 +525,10 @@ proptest! {
             let wanted = plan(&yaml(shape));
             let merged = merge(&running, wanted.clone());
             prop_assert_eq!(&merged, &merge(&running, wanted.clone()));
-            prop_assert_eq!(Fingerprints::of(&merged.plan), Fingerprints::of(&wanted));
+            prop_assert_eq!(content(&merged.plan), content(&wanted));
+            // Whatever the daemon has of it already.
+            let arrived = transferred(wanted.clone(), &running).map(|(plan, _)| plan);
+            prop_assert_eq!(arrived.as_ref(), Some(&wanted));
             let (before, after) = (listeners(&running), listeners(&merged.plan));
             for (name, id) in &before {
                 prop_assert!(after.get(name).is_none_or(|now| now == id));
@@ -513,6 +548,30 @@ proptest! {
             running = merged.plan;
         }
     }
+}
+
+/// What is in a plan, whatever the numbers.
+fn content(plan: &Plan) -> Vec<serde_json::Value> {
+    let listeners = plan.listeners.values().map(|one| serde_json::json!(one));
+    let workers = plan.workers().map(|(_, one)| {
+        let names = one.listeners.iter().map(|id| &plan.listener(*id).name);
+        let without = WorkerPlan {
+            listeners: Vec::new(),
+            ..one.clone()
+        };
+        serde_json::json!([names.collect::<Vec<_>>(), without])
+    });
+    let mut content: Vec<_> = listeners.chain(workers).collect();
+    content.sort_by_key(ToString::to_string);
+    content
+}
+
+/// A plan as it arrives at a daemon that runs another one.
+fn transferred(plan: Plan, running: &Plan) -> Option<(Plan, Sources)> {
+    let known = Known::heard(&Known::told(running));
+    let json = serde_json::to_string(&PlanTransfer::pack(plan, &known)).unwrap();
+    let transfer: PlanTransfer = serde_json::from_str(&json).unwrap();
+    transfer.unpack(running)
 }
 
 /// Every socket that both plans have is kept, and each only once.
