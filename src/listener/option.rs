@@ -107,11 +107,11 @@ impl<'p> Options<'p> {
             let is_last = |setting: &&OptionSetting| setting.spec.key == PRIORITY;
             let first = settings.clone().filter(|setting| !is_last(setting));
             for setting in first.chain(settings.clone().filter(is_last)) {
-                apply_one(fd, setting, family, Act::Set)?;
+                set(fd, setting, family)?;
             }
         }
         for setting in settings {
-            effective.extend(apply_one(fd, setting, family, Act::Look)?);
+            effective.extend(look_at(fd, setting, family)?);
         }
         Ok(())
     }
@@ -150,12 +150,12 @@ impl<'p> Options<'p> {
                 .any(|one| one.key == setting.spec.key && differs(one))
             {
                 // What comes of it is looked at.
-                let _looked_at = apply_one(fd, setting, self.family(), Act::Set);
+                let _looked_at = set(fd, setting, self.family());
             }
         }
         // ip_tos may have taken it along.
         let priority = self.settings.iter().find(|one| one.spec.key == PRIORITY);
-        let _looked_at = priority.map(|setting| apply_one(fd, setting, self.family(), Act::Set));
+        let _looked_at = priority.map(|setting| set(fd, setting, self.family()));
         let now = self.look(fd)?;
         for found in found.into_iter().filter(differs) {
             let now = now.iter().find(|now| now.key == found.key);
@@ -183,29 +183,75 @@ impl<'p> Options<'p> {
     }
 }
 
-/// `None` for what is not set by a call of its own.
-fn apply_one(
+/// Sets an option, unless that takes no call of its own.
+fn set(fd: BorrowedFd<'_>, setting: &OptionSetting, family: Family) -> Result<(), Failure> {
+    let spec = setting.spec;
+    let asked = match &setting.value {
+        OptionValue::Flag(on) => i64::from(*on),
+        OptionValue::Number(number) => *number,
+        OptionValue::Text(text) => {
+            let How::Text(level, name) = spec.how else {
+                return Ok(());
+            };
+            return sockopt::set_bytes(fd, level, name, text.as_bytes())
+                .map_err(refused(spec.call));
+        }
+    };
+    let value = to_kernel(asked);
+    match spec.how {
+        How::Int(..) | How::IntByFamily { .. } | How::IntByFamilyOrNetlink { .. } => {
+            for ((level, name), call) in names(spec, family) {
+                sockopt::set_int(fd, level, name, value).map_err(refused(call))?;
+            }
+        }
+        // First without the system's limit, which takes CAP_NET_ADMIN.
+        How::Buffer { force, plain } => sockopt::set_int(fd, libc::SOL_SOCKET, force, value)
+            .or_else(|_| sockopt::set_int(fd, libc::SOL_SOCKET, plain, value))
+            .map_err(refused(spec.call))?,
+        // Clearing either clears both, so only the one that is asked for is set.
+        How::OneOf(level) => {
+            for (flag, call) in flags(spec).filter(|(flag, _)| asked == *flag || asked == 0) {
+                let on = c_int::from(asked == flag);
+                sockopt::set_int(fd, level, to_kernel(flag), on).map_err(refused(call))?;
+            }
+        }
+        How::PipeSize => {
+            let set = fcntl(fd, FcntlArg::F_SETPIPE_SZ(value));
+            set.map_err(|errno| refused(spec.call)(errno.into()))?;
+        }
+        How::Text(..) | How::QueueMaxMessages | How::QueueMessageSize => {}
+    }
+    Ok(())
+}
+
+/// Reads an option back; `None` for what is not set by a call of its own.
+fn look_at(
     fd: BorrowedFd<'_>,
     setting: &OptionSetting,
     family: Family,
-    act: Act,
 ) -> Result<Option<Effective>, Failure> {
     let spec = setting.spec;
     let asked = match &setting.value {
         OptionValue::Flag(on) => i64::from(*on),
         OptionValue::Number(number) => *number,
-        OptionValue::Text(name) => return texts(fd, spec, name, act),
+        OptionValue::Text(text) => return text_of(fd, spec, text),
     };
     let got = match spec.how {
         How::Int(..) | How::IntByFamily { .. } | How::IntByFamilyOrNetlink { .. } => {
-            let got = ints(fd, spec, &names(spec, family), asked, act)?;
+            let got = ints(fd, spec, &names(spec, family), asked)?;
             // The kernel keeps the number, and has no use for it.
-            let is_void = act == Act::Look && spec.key == FAST_OPEN && !lets_servers_fast_open();
+            let is_void = spec.key == FAST_OPEN && !lets_servers_fast_open();
             if is_void { Some(0) } else { got }
         }
-        How::Buffer { force, plain } => buffer(fd, spec, (force, plain), asked, act)?,
-        How::OneOf(level) => one_of(fd, spec, level, asked, act)?,
-        How::PipeSize => pipe_size(fd, spec, asked, act)?,
+        How::Buffer { plain, .. } => {
+            let got = read(sockopt::get_int(fd, libc::SOL_SOCKET, plain), spec.call)?;
+            got.map(i64::from)
+        }
+        How::OneOf(level) => one_of(fd, spec, level)?,
+        How::PipeSize => {
+            let got = fcntl(fd, FcntlArg::F_GETPIPE_SZ).map_err(io::Error::from);
+            read(got, spec.call)?.map(i64::from)
+        }
         How::Text(..) | How::QueueMaxMessages | How::QueueMessageSize => return Ok(None),
     };
     Ok(Some(Effective::of_number(spec, asked, got)))
@@ -257,20 +303,15 @@ fn lacks_reading(error: &io::Error) -> bool {
     )
 }
 
-/// Sets or reads an int under each of these names, and answers with the first value that is not as
-/// asked.
+/// Reads an int under each of these names, and answers with the first value that is not as asked.
 fn ints(
     fd: BorrowedFd<'_>,
     spec: &'static OptionSpec,
     names: &[Name],
     asked: i64,
-    act: Act,
 ) -> Result<Option<i64>, Failure> {
     let mut answer = Some(asked);
     for ((level, name), call) in names.iter().copied() {
-        if act == Act::Set {
-            sockopt::set_int(fd, level, name, to_kernel(asked)).map_err(refused(call))?;
-        }
         let got = read(sockopt::get_int(fd, level, name), call)?;
         let got = got.map(|got| from_kernel(spec.value, got));
         if answer == Some(asked) {
@@ -293,48 +334,24 @@ fn from_kernel(kind: ValueKind, got: c_int) -> i64 {
     }
 }
 
-/// First without the system's limit, which takes CAP_NET_ADMIN.
-fn buffer(
-    fd: BorrowedFd<'_>,
-    spec: &'static OptionSpec,
-    (force, plain): (c_int, c_int),
-    asked: i64,
-    act: Act,
-) -> Result<Option<i64>, Failure> {
-    let level = libc::SOL_SOCKET;
-    let value = to_kernel(asked);
-    if act == Act::Set && sockopt::set_int(fd, level, force, value).is_err() {
-        sockopt::set_int(fd, level, plain, value).map_err(refused(spec.call))?;
-    }
-    let got = read(sockopt::get_int(fd, level, plain), spec.call)?;
-    Ok(got.map(i64::from))
+/// The names of the flags of which one can be set.
+fn flags(spec: &'static OptionSpec) -> impl Iterator<Item = (i64, &'static str)> {
+    let choices = match spec.value {
+        ValueKind::Choice(choices) => choices,
+        _ => &[],
+    };
+    let flags = choices.iter().map(|(_, flag)| *flag);
+    flags.filter(|flag| *flag != 0).zip(spec.call.split(", "))
 }
 
-/// The value is the name of the flag to set, or 0 for none of them.
+/// The value is the name of the flag that is set, or 0 for none of them.
 fn one_of(
     fd: BorrowedFd<'_>,
     spec: &'static OptionSpec,
     level: c_int,
-    asked: i64,
-    act: Act,
 ) -> Result<Option<i64>, Failure> {
-    let ValueKind::Choice(choices) = spec.value else {
-        return Ok(None);
-    };
-    let flags = choices
-        .iter()
-        .map(|(_, flag)| *flag)
-        .filter(|flag| *flag != 0);
-    let calls = spec.call.split(", ");
     let mut answer = 0;
-    for (flag, call) in flags.clone().zip(calls.clone()) {
-        // Clearing either clears both, so only the one that is asked for is set.
-        if act == Act::Set && (asked == flag || asked == 0) {
-            let on = c_int::from(asked == flag);
-            sockopt::set_int(fd, level, to_kernel(flag), on).map_err(refused(call))?;
-        }
-    }
-    for (flag, call) in flags.zip(calls) {
+    for (flag, call) in flags(spec) {
         match read(sockopt::get_int(fd, level, to_kernel(flag)), call)? {
             Some(0) => {}
             Some(_) => answer = flag,
@@ -344,32 +361,14 @@ fn one_of(
     Ok(Some(answer))
 }
 
-fn pipe_size(
-    fd: BorrowedFd<'_>,
-    spec: &'static OptionSpec,
-    asked: i64,
-    act: Act,
-) -> Result<Option<i64>, Failure> {
-    if act == Act::Set {
-        fcntl(fd, FcntlArg::F_SETPIPE_SZ(to_kernel(asked)))
-            .map_err(|errno| refused(spec.call)(errno.into()))?;
-    }
-    let got = fcntl(fd, FcntlArg::F_GETPIPE_SZ).map_err(io::Error::from);
-    Ok(read(got, spec.call)?.map(i64::from))
-}
-
-fn texts(
+fn text_of(
     fd: BorrowedFd<'_>,
     spec: &'static OptionSpec,
     asked: &str,
-    act: Act,
 ) -> Result<Option<Effective>, Failure> {
     let How::Text(level, name) = spec.how else {
         return Ok(None);
     };
-    if act == Act::Set {
-        sockopt::set_bytes(fd, level, name, asked.as_bytes()).map_err(refused(spec.call))?;
-    }
     let got = read(sockopt::get_bytes(fd, level, name), spec.call)?;
     // The NUL at the end counts, and where there is no name there is not even that.
     let got = got.map(|bytes| {
