@@ -16,9 +16,10 @@ use super::{overlap, repair, shards};
 use crate::host::somaxconn;
 use crate::plan::{Changes, ListenerChange, ListenerId, ListenerPlan, Plan, SocketKey};
 use crate::walk::Place;
+use foldhash::{HashMap, HashMapExt, HashSet};
 use nix::libc;
 use nix::sys::stat::FileStat;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -598,7 +599,7 @@ impl PreparedReload<'_> {
         bound.created_folders.append(&mut self.folders);
         let wanted = merged.listeners.values();
         let links = wanted.flat_map(|one| one.symlinks.iter().map(PathBuf::as_path));
-        let links: HashSet<&Path> = links.collect();
+        let links: std::collections::HashSet<&Path> = links.collect();
         for key in going {
             bound.leave_over(key, running, &links);
         }

@@ -9,7 +9,8 @@ use super::values::{self, changed, changed_text, or};
 use super::worker_diff::WorkerDiff;
 use crate::config::options::{OptionSetting, OptionSpec, OptionValue};
 use crate::config::{FlowKey, Flows, Multicast, Presence};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use foldhash::{HashMap, HashMapExt, HashSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The words for a socket that goes away: processes of the former definition keep it.
@@ -160,8 +161,9 @@ impl Changes {
         before: Option<&ListenerPlan>,
         after: &ListenerPlan,
     ) {
-        let title = format!("listener `{}`", after.name);
+        let title = || format!("listener `{}`", after.name);
         let Some(before) = before else {
+            let title = title();
             self.listeners.insert(id, ListenerChange::Added);
             self.say(&title, "added");
             return self.say_sockets(known, id, &title, after);
@@ -174,6 +176,7 @@ impl Changes {
         if !sockets && attributes.is_empty() {
             return;
         }
+        let title = title();
         let change = ListenerChange::Changed { sockets };
         self.listeners.insert(id, change);
         if sockets {

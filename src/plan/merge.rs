@@ -7,7 +7,8 @@
 use super::changes::Changes;
 use super::model::{Ids, ListenerId, ListenerPlan, Plan, SocketKey, SocketPlan, WorkerId};
 use crate::config::{Endpoint, UnixName};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub fn merge(running: &Plan, former: &BTreeMap<SocketKey, &ListenerPlan>, wanted
         .map(|(id, one)| (&*one.name, id))
         .collect();
     let sharded = wanted.sharded();
-    let mut listeners = BTreeMap::new();
+    let mut listeners = Vec::with_capacity(wanted.listeners.len());
     for (before, mut listener) in wanted.listeners {
         if let Some(known) = known.get(&*listener.name)
             && sharded.contains(&before)
@@ -44,8 +45,9 @@ pub fn merge(running: &Plan, former: &BTreeMap<SocketKey, &ListenerPlan>, wanted
         let id = known.get(&*listener.name).copied();
         let id = id.unwrap_or_else(|| ListenerId(next(&mut ids.listener)));
         renumbered.insert(before, id);
-        listeners.insert(id, listener);
+        listeners.push((id, listener));
     }
+    let mut listeners: BTreeMap<_, _> = listeners.into_iter().collect();
     give_keys(running, former, &mut listeners, &mut ids);
     let known: HashMap<&str, WorkerId> = running
         .workers()

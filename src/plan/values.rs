@@ -14,8 +14,7 @@ pub(super) fn changed<T: PartialEq>(
     after: &T,
     shown: impl Fn(&T) -> String,
 ) -> Option<String> {
-    let (old, new) = (shown(before), shown(after));
-    (before != after).then(|| format!("{key} {old} → {new}"))
+    (before != after).then(|| format!("{key} {} → {}", shown(before), shown(after)))
 }
 
 /// So much of a long value is shown, in characters.
