@@ -4,7 +4,7 @@
 //! there. What an instance has started counts as its own: everything in its session, and the children of
 //! that in sessions of their own.
 
-use crate::cgroup::{self, Figures};
+use crate::cgroup::{Figures, Groups};
 use crate::control::{Daemon, Status, Usage};
 use crate::sys::read_proc_file;
 use procfs::FromRead;
@@ -25,26 +25,57 @@ struct Process {
 /// Notes in a status what each of its instances uses. Nothing is noted for one that cannot be seen: it is in
 /// another PID namespace, or /proc hides it.
 pub fn note(status: &mut Status) {
-    let is_here = status.daemon.as_ref().is_none_or(is_here);
-    let instances = status.workers.iter().flat_map(|one| &one.instances);
-    let leaders: HashSet<i32> = instances
-        .filter_map(|one| i32::try_from(one.pid?).ok())
-        .collect();
-    if !is_here || leaders.is_empty() {
-        return;
+    if !leaders(status).is_empty() {
+        Processes::read().note(status);
     }
-    let sums = sums(&processes(), &leaders);
-    let workers = status.workers.iter_mut();
-    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    for worker in workers {
-        for one in &mut worker.instances {
-            let pid = one.pid.and_then(|pid| i32::try_from(pid).ok());
-            let index = index(&worker.name, &one.name).parse().ok();
-            one.usage = pid.and_then(|pid| {
-                let usage = sums.get(&pid).copied()?;
-                let figures = cgroup::of_process(&mounts, &worker.name, index?, pid);
-                Some(counted(usage, figures.unwrap_or_default()))
-            });
+}
+
+/// The processes of the instances.
+fn leaders(status: &Status) -> HashSet<i32> {
+    let instances = status.workers.iter().flat_map(|one| &one.instances);
+    let pids = instances.filter_map(|one| i32::try_from(one.pid?).ok());
+    pids.collect()
+}
+
+/// All processes that /proc shows, which can be read before it is known which of them are instances.
+pub struct Processes(HashMap<i32, Process>);
+
+impl Processes {
+    /// Those that end meanwhile are left out.
+    pub fn read() -> Processes {
+        let entries = fs::read_dir("/proc").into_iter().flatten();
+        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let all = pids.filter_map(|pid: i32| Some((pid, process(pid)?)));
+        Processes(all.collect())
+    }
+
+    /// As [`note()`], with what was read.
+    pub fn note(mut self, status: &mut Status) {
+        let is_here = status.daemon.as_ref().is_none_or(is_here);
+        let leaders = leaders(status);
+        if !is_here || leaders.is_empty() {
+            return;
+        }
+        // Some may have been started since.
+        for pid in &leaders {
+            if !self.0.contains_key(pid) {
+                self.0.extend(process(*pid).map(|one| (*pid, one)));
+            }
+        }
+        let sums = sums(&self.0, &leaders);
+        let daemon = status.daemon.as_ref();
+        let daemon = daemon.and_then(|daemon| i32::try_from(daemon.pid).ok());
+        let groups = daemon.and_then(Groups::of_daemon).unwrap_or_default();
+        for worker in &mut status.workers {
+            for one in &mut worker.instances {
+                let pid = one.pid.and_then(|pid| i32::try_from(pid).ok());
+                let index = index(&worker.name, &one.name).parse().ok();
+                one.usage = pid.and_then(|pid| {
+                    let usage = sums.get(&pid).copied()?;
+                    let figures = groups.figures(&worker.name, index?, pid);
+                    Some(counted(usage, figures.unwrap_or_default()))
+                });
+            }
         }
     }
 }
@@ -82,16 +113,6 @@ pub fn is_here(daemon: &Daemon) -> bool {
         let wanted = wanted.as_encoded_bytes();
         wanted.get(..15).unwrap_or(wanted) == name
     })
-}
-
-/// All processes that /proc shows. Those that end meanwhile are left out.
-fn processes() -> HashMap<i32, Process> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return HashMap::new();
-    };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid: i32| Some((pid, process(pid)?)))
-        .collect()
 }
 
 fn process(pid: i32) -> Option<Process> {
@@ -288,7 +309,7 @@ mod tests {
             .expect("setsid");
         let leader = i32::try_from(child.id()).expect("a pid");
         let used = loop {
-            let sums = sums(&processes(), &HashSet::from([leader]));
+            let sums = sums(&Processes::read().0, &HashSet::from([leader]));
             match sums.get(&leader) {
                 Some(sum) if sum.processes >= 2 && sum.cpu_milliseconds >= 50 => break *sum,
                 Some(_) | None => std::thread::yield_now(),

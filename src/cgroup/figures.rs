@@ -1,8 +1,10 @@
 //! What the processes of a group use, as the kernel counts it.
 
-use super::layout::{Tree, is_of};
+use super::layout::{Tree, is_of, name, pid_in};
 use super::look::group_of;
+use std::collections::HashSet;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The figures of a group; `None` of what the kernel does not count there.
@@ -18,17 +20,35 @@ pub struct Figures {
     pub oom_kills: Option<u64>,
 }
 
-/// Those of an instance with this main process, if it has a group of its own. `mounts` is this process's
-/// /proc/self/mountinfo.
-pub fn of_process(mounts: &[u8], worker: &str, index: u32, pid: i32) -> Option<Figures> {
-    let group = group_of(pid)?;
-    if !is_of(&group, worker, index) {
-        return None;
+/// The groups of the instances of a daemon, for a process that only looks.
+#[derive(Debug, Default)]
+pub struct Groups {
+    base: PathBuf,
+    names: HashSet<String>,
+}
+
+impl Groups {
+    /// Those that there are now; `None` if the group of the daemon cannot be seen.
+    pub fn of_daemon(pid: i32) -> Option<Groups> {
+        let mounts = fs::read("/proc/self/mountinfo").ok()?;
+        let line = [b"0::", group_of(pid)?.as_os_str().as_bytes()].concat();
+        let base = Tree::find(&mounts, &line).ok()?.base;
+        let names = fs::read_dir(&base).ok()?;
+        let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let names = names.filter(|name| pid_in(name).is_some()).collect();
+        Some(Groups { base, names })
     }
-    let mut line = b"0::".to_vec();
-    line.extend_from_slice(std::os::unix::ffi::OsStrExt::as_bytes(group.as_os_str()));
-    let tree = Tree::find(mounts, &line).ok()?;
-    Some(read(&tree.base))
+
+    /// The figures of an instance with this main process, if it has a group of its own.
+    pub fn figures(&self, worker: &str, index: u32, pid: i32) -> Option<Figures> {
+        if self.names.is_empty() {
+            return None;
+        }
+        // It may have named another process as its main one than the one that its group is called after.
+        let name = Some(name(worker, index, pid)).filter(|name| self.names.contains(name));
+        let name = name.or_else(|| name_of_process(worker, index, pid))?;
+        Some(read(&self.base.join(name)))
+    }
 }
 
 /// The name of the group that a process of this instance is in, if it is one of the instance's own.

@@ -19,7 +19,7 @@ mod words;
 
 pub use end::{Known, remove_empty};
 pub use enter::Entrance;
-pub use figures::{Figures, name_of_process, of_process, oom_kills};
+pub use figures::{Figures, Groups, name_of_process, oom_kills};
 pub use layout::{DAEMON, Tree, is_of, is_of_worker, name, without_own};
 pub use look::{Whose, obstacles};
 pub use words::Obstacle;

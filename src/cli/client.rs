@@ -71,17 +71,12 @@ pub struct Denied {
     subject: &'static str,
 }
 
-/// The head of a reply. Unknown members are ignored, as varlink requires.
-#[derive(Deserialize)]
-struct Head {
-    continues: Option<bool>,
-    error: Option<String>,
-}
-
-/// The parameters of a reply.
+/// The members of a reply. Unknown ones are ignored, as varlink requires.
 #[derive(Deserialize)]
 struct Members<T> {
     parameters: Option<T>,
+    continues: Option<bool>,
+    error: Option<String>,
 }
 
 /// A reply that is no error.
@@ -304,27 +299,32 @@ impl Client {
 
     fn understand<T: DeserializeOwned>(&self, frame: &[u8]) -> Result<Answer<T>, Failure> {
         let parse = |error| self.misunderstood(&error);
-        // Not into a tree first: the status of thousands is megabytes.
-        let head: Head = serde_json::from_slice(frame).map_err(parse)?;
-        if let Some(error) = head.error {
-            let members: Members<Value> = serde_json::from_slice(frame).map_err(parse)?;
-            let parameters = members.parameters.as_ref().and_then(Value::as_object);
-            let parameters = parameters.cloned().unwrap_or_default();
-            let subject = self.subject;
-            return Err(Failure::Denied(Denied {
-                error,
-                parameters,
-                subject,
-            }));
-        }
-        let members: Members<T> = serde_json::from_slice(frame).map_err(parse)?;
+        // In one go, and not into a tree first: the status of thousands is megabytes.
+        let read: serde_json::Result<Members<T>> = serde_json::from_slice(frame);
+        let members = match read {
+            Ok(members) if members.error.is_none() => members,
+            // The parameters of an error are others.
+            read => {
+                let members: Members<Value> = serde_json::from_slice(frame).map_err(parse)?;
+                if let Some(error) = members.error {
+                    let parameters = members.parameters.as_ref().and_then(Value::as_object);
+                    let parameters = parameters.cloned().unwrap_or_default();
+                    return Err(Failure::Denied(Denied {
+                        error,
+                        parameters,
+                        subject: self.subject,
+                    }));
+                }
+                read.map_err(parse)?
+            }
+        };
         let of = match members.parameters {
             Some(of) => of,
             None => serde_json::from_value(json!({})).map_err(parse)?,
         };
         Ok(Answer {
             of,
-            is_last: head.continues != Some(true),
+            is_last: members.continues != Some(true),
         })
     }
 

@@ -4,32 +4,21 @@
 /// JSON comes out as something that is none either.
 pub(super) fn pretty(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
-    let mut depth = 0_usize;
-    // Inside of strings white space counts, so that they are walked through on their own.
-    let mut in_string = false;
-    let mut escaped = false;
-    let mut just_opened = false;
+    let (mut rest, mut depth, mut just_opened) = (json, 0_usize, false);
     let line = |out: &mut String, depth: usize| {
         out.push('\n');
         for _ in 0..depth {
             out.push_str("  ");
         }
     };
-    for one in json.chars() {
-        if in_string {
-            out.push(one);
-            match one {
-                _ if escaped => escaped = false,
-                '\\' => escaped = true,
-                '"' => in_string = false,
-                _ => {}
-            }
+    while let Some(first) = rest.bytes().next() {
+        // Before and behind each part is an end of the text or an ASCII character, and so no half of one.
+        let (part, after) = rest.split_at(first_part(rest.as_bytes()));
+        rest = after;
+        if first.is_ascii_whitespace() {
             continue;
         }
-        if one.is_ascii_whitespace() {
-            continue;
-        }
-        let closes = matches!(one, '}' | ']');
+        let closes = matches!(first, b'}' | b']');
         if just_opened && !closes {
             line(&mut out, depth);
         }
@@ -39,17 +28,36 @@ pub(super) fn pretty(json: &str) -> String {
                 line(&mut out, depth);
             }
         }
-        just_opened = matches!(one, '{' | '[');
-        out.push(one);
-        match one {
-            '{' | '[' => depth += 1,
-            ',' => line(&mut out, depth),
-            ':' => out.push(' '),
-            '"' => in_string = true,
+        just_opened = matches!(first, b'{' | b'[');
+        out.push_str(part);
+        match first {
+            b'{' | b'[' => depth += 1,
+            b',' => line(&mut out, depth),
+            b':' => out.push(' '),
             _ => {}
         }
     }
     out
+}
+
+/// How long what stands first is: a string, a mark, a blank, or all before the next of them.
+fn first_part(bytes: &[u8]) -> usize {
+    let is_apart = |byte: &u8| {
+        byte.is_ascii_whitespace() || matches!(byte, b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"')
+    };
+    match bytes {
+        [b'"', inside @ ..] => {
+            let mut escaped = false;
+            let end = inside.iter().position(|byte| {
+                let ends = *byte == b'"' && !escaped;
+                escaped = *byte == b'\\' && !escaped;
+                ends
+            });
+            end.map_or(bytes.len(), |end| end + 2)
+        }
+        [first, ..] if is_apart(first) => 1,
+        _ => bytes.iter().position(is_apart).unwrap_or(bytes.len()),
+    }
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use crate::report::Style;
 use crate::shell::clock;
 use crate::usage;
 use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::path::Path;
@@ -38,10 +38,13 @@ pub fn ask(client: &mut Client, arguments: &Arguments) -> Result<Answer, Failure
         Some(name) => json!({ "name": name }),
         None => json!({}),
     };
-    let raw: Box<RawValue> = client.ask("Status", &parameters)?;
+    client.send("Status", &parameters, false)?;
+    // The daemon takes its time meanwhile.
+    let processes = usage::Processes::read();
+    let raw: Box<RawValue> = client.next()?.of;
     let status = serde_json::from_str(raw.get());
     let mut status: Status = status.map_err(|error| client.misunderstood(&error))?;
-    usage::note(&mut status);
+    processes.note(&mut status);
     Ok(Answer { raw, status })
 }
 
@@ -81,36 +84,41 @@ pub fn show(client: &mut Client, answer: &Answer, arguments: &Arguments) -> Exit
     exit
 }
 
-/// As it came, since a newer daemon may say more than is known here; with what instances use. Only the
-/// workers are taken apart: there may be thousands of listeners.
+/// As it came, since a newer daemon may say more than is known here; with what instances use.
 pub fn as_json(answer: &Answer) -> String {
     with_usage(answer).unwrap_or_else(|| answer.raw.get().to_owned())
 }
 
 fn with_usage(answer: &Answer) -> Option<String> {
     let said = answer.raw.get();
-    let part: &str = serde_json::from_str::<Workers>(said).ok()?.workers.get();
-    let mut workers: Value = serde_json::from_str(part).ok()?;
-    for (worker, of) in answer.status.workers.iter().enumerate() {
-        for (index, one) in of.instances.iter().enumerate() {
-            let place = format!("/{worker}/instances/{index}");
-            if let (Some(usage), Some(Value::Object(instance))) =
-                (one.usage, workers.pointer_mut(&place))
-            {
-                instance.insert("usage".to_owned(), json!(usage));
-            }
-        }
+    let workers = serde_json::from_str::<Workers>(said).ok()?.workers;
+    let as_said = workers.iter().flat_map(|one| &one.instances);
+    let known = answer.status.workers.iter().flat_map(|one| &one.instances);
+    let (mut json, mut copied) = (String::with_capacity(said.len() * 2), 0);
+    for (one, as_said) in known.zip(as_said) {
+        let Some(usage) = one.usage else { continue };
+        // Behind its last member.
+        let start = as_said.get().as_ptr().addr() - said.as_ptr().addr();
+        let end = (start + as_said.get().len()).checked_sub(1)?;
+        json.push_str(said.get(copied..end)?);
+        json.push_str(&format!(",\"usage\":{}", json!(usage)));
+        copied = end;
     }
-    let start = part.as_ptr().addr() - said.as_ptr().addr();
-    let (before, after) = (said.get(..start)?, said.get(start + part.len()..)?);
-    Some(format!("{before}{workers}{after}"))
+    json.push_str(said.get(copied..)?);
+    Some(json)
 }
 
-/// The part of an answer that something is added to, as it stands there.
+/// The parts of an answer that something is added to, as they stand there.
 #[derive(Deserialize)]
 struct Workers<'a> {
     #[serde(borrow)]
-    workers: &'a RawValue,
+    workers: Vec<Instances<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Instances<'a> {
+    #[serde(borrow)]
+    instances: Vec<&'a RawValue>,
 }
 
 /// The tables, with a line about the daemon above them.
