@@ -41,6 +41,9 @@ fn the_base_is_where_listend_was_started() {
     let hybrid = "8:pids:/x\n4:memory:/y\n0::/\n";
     let unified = "/sys/fs/cgroup/unified";
     assert_eq!(found(HYBRID, hybrid), at(unified, unified));
+    // As it is told: paths are equal with a slash at the end, too.
+    let (_, base) = found(HYBRID, hybrid).expect("a tree");
+    assert_eq!(base.as_os_str(), unified);
 }
 
 #[test]
@@ -66,7 +69,9 @@ fn a_worker_is_where_its_listend_is() {
         assert_eq!(of(&format!("0::/{group}\n")), "0::/\n");
     }
     assert_eq!(of(own), own);
-    assert_eq!(of("0::/\n"), "0::/\n");
+    for group in ["", "init.scope", "listend.daemon/app"] {
+        assert_eq!(of(&format!("0::/{group}\n")), format!("0::/{group}\n"));
+    }
     assert_eq!(of("0::/x/listend.service.d\n"), "0::/x/listend.service.d\n");
 }
 
@@ -246,6 +251,52 @@ fn what_is_in_the_way_is_told() {
         .map(|(key, _)| key)
         .collect();
     assert_eq!(keys, ["memory_max", "io_weight"]);
+}
+
+#[test]
+fn a_base_that_others_can_change_is_refused() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let fake = Fake::new("others");
+    let group = fake.tree("group");
+    for file in ["cgroup.type", "cgroup.procs", "cgroup.subtree_control"] {
+        fake.file(&format!("group/{file}"), "");
+    }
+    let them = 4_711;
+    for (uid, gid, mode, is_foreign) in [
+        (0, 0, 0o755, false),
+        // The group of root may.
+        (0, 0, 0o775, false),
+        (0, them, 0o755, false),
+        (0, them, 0o775, true),
+        (0, 0, 0o757, true),
+        (them, 0, 0o755, true),
+    ] {
+        std::os::unix::fs::chown(&group.base, Some(uid), Some(gid)).expect("chown");
+        let rights = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(&group.base, rights).expect("chmod");
+        let foreign = Err(Obstacle::Foreign(group.base.clone(), uid));
+        let expected = if is_foreign { foreign } else { Ok(()) };
+        assert_eq!(group.check(), expected, "{uid} {gid} {mode:o}");
+    }
+}
+
+// A container has a tree of its own, in which nobody else has a process: whoever is in the base is moved.
+#[test]
+fn a_whole_tree_is_given_away_and_has_no_strangers() {
+    let fake = Fake::new("whole");
+    let base = fake.tree("box.service");
+    for file in ["cgroup.type", "cgroup.subtree_control"] {
+        fake.file(&format!("box.service/{file}"), "");
+    }
+    fake.file("box.service/cgroup.procs", "1\n");
+    let whole = Tree {
+        mount: base.base.clone(),
+        ..base.clone()
+    };
+    assert_eq!(whole.check(), Ok(()));
+    assert!(base.check().is_err());
 }
 
 #[test]

@@ -220,6 +220,19 @@ mod tests {
     }
 
     #[test]
+    fn what_has_gone_takes_no_memory_although_something_is_always_left() {
+        let mut outbox = Outbox::default();
+        outbox.push(b"x").expect("room");
+        for _ in 0..10_000 {
+            outbox.push(&[b'x'; 99]).expect("room");
+            outbox.written(100);
+            assert_eq!(outbox.pending().len(), 2);
+        }
+        let held = outbox.buffer.bytes.len();
+        assert!(held <= 1000, "{held} bytes for two");
+    }
+
+    #[test]
     fn an_outbox_takes_one_frame_of_any_length_and_then_a_limited_number() {
         let mut outbox = Outbox::default();
         assert_eq!(outbox.push(&vec![b' '; 2 * MAX_WAITING]), Ok(()));

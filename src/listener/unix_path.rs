@@ -382,3 +382,65 @@ pub(super) fn give_rights(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    /// A folder with a path at which a socket was that nobody has open, and that socket as it was probed.
+    fn with_stale(test: &str) -> (PathBuf, Place, Stale) {
+        let name = format!("listend-stale-{}-{test}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).expect("create a folder");
+        let path = folder.join("sock");
+        drop(UnixListener::bind(&path).expect("bind"));
+        let place = Place::of(&path).expect("a place");
+        let stale = look(UnixKind::Stream, &path, &place).expect("stale");
+        (path, place, stale.expect("a socket"))
+    }
+
+    fn names(path: &Path) -> Vec<OsString> {
+        let all = fs::read_dir(path.parent().expect("a folder")).expect("read");
+        let mut names: Vec<_> = all.map(|one| one.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    }
+
+    fn clean(path: &Path) {
+        fs::remove_dir_all(path.parent().expect("a folder")).expect("remove");
+    }
+
+    #[test]
+    fn a_server_that_has_replaced_what_was_probed_gets_its_path_back() {
+        let (path, place, stale) = with_stale("replaced");
+        fs::remove_file(&path).expect("remove");
+        let server = UnixListener::bind(&path).expect("bind");
+        let failure = remove_stale(&path, &place, &stale).expect_err("it is another one");
+        assert!(matches!(failure.obstacle, Some(Obstacle::Interference)));
+        assert_eq!(names(&path), ["sock"]);
+        UnixStream::connect(&path).expect("connect");
+        drop(server);
+        clean(&path);
+    }
+
+    #[test]
+    fn what_was_probed_is_removed_whatever_has_the_name_it_is_moved_to() {
+        let (path, place, stale) = with_stale("aside");
+        let aside = |attempt: u32| format!(".listend-{}-{attempt}", std::process::id());
+        fs::write(path.with_file_name(aside(0)), "").expect("write");
+        remove_stale(&path, &place, &stale).expect("remove");
+        assert_eq!(names(&path), [OsString::from(aside(0))]);
+        // Gone meanwhile: nothing is to be removed.
+        remove_stale(&path, &place, &stale).expect("nothing is there");
+        // With all of the names in use it gives up.
+        drop(UnixListener::bind(&path).expect("bind"));
+        for attempt in 1..ATTEMPTS {
+            fs::write(path.with_file_name(aside(attempt)), "").expect("write");
+        }
+        remove_stale(&path, &place, &stale).expect_err("no name is left");
+        assert!(path.exists());
+        clean(&path);
+    }
+}

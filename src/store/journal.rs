@@ -346,6 +346,24 @@ mod tests {
         assert!(size < 4 * 8192 + FIRST, "{size}");
     }
 
+    #[test]
+    fn what_an_earlier_generation_has_left_behind_the_base_does_not_count() {
+        let mut journal = Journal::create().expect("a journal");
+        journal.write_base(["same"; 3]).expect("a base");
+        let mut old = vec![0; (journal.end - journal.offset) as usize];
+        journal.file.read_exact_at(&mut old, FIRST).expect("read");
+        journal.write_base(["other"]).expect("a base");
+        journal.write_base(["same"]).expect("a base");
+        assert_eq!(journal.offset, FIRST, "over the first");
+        // As if the process had been killed before it cut the file off.
+        let behind = (journal.end - FIRST) as usize;
+        journal
+            .file
+            .write_all_at(&old[behind..], journal.end)
+            .expect("write");
+        assert_eq!(read(&journal), ["same"]);
+    }
+
     /// SIGKILL between any two bytes: what is read is what was there before, or after.
     #[test]
     fn a_base_that_is_cut_off_anywhere_leaves_the_one_before() {
@@ -422,6 +440,16 @@ mod tests {
         assert!(matches!(
             Journal::read(copy(&later)),
             Err(Damaged::OtherFormat(7))
+        ));
+        // No lines are where the headers are.
+        let inside = Journal::create().expect("a journal");
+        for at in HEADERS {
+            let header = header(1, FIRST - 1, 0);
+            inside.file.write_all_at(&header, at).expect("write");
+        }
+        assert!(matches!(
+            Journal::read(copy(&inside)),
+            Err(Damaged::NoHeader)
         ));
     }
 

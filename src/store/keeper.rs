@@ -517,6 +517,45 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_what_an_earlier_listend_had_kept_counts() {
+        let (_socket, mut keeper) = pair("part");
+        keeper.most = 3;
+        keeper.has([Name::Process(1), Name::Process(2), Name::Process(2)]);
+        keeper.has([Name::Process(2)]);
+        assert_eq!(keeper.kept.get(&Name::Process(2)), Some(&2));
+        assert_eq!(keeper.count, 3);
+        assert_eq!(keeper.refused().others, 1);
+    }
+
+    #[test]
+    fn what_was_not_kept_is_not_taken_back() {
+        let (socket, mut keeper) = pair("not-kept");
+        keeper.most = 0;
+        let file = File::open("/dev/null").expect("open");
+        for _ in 0..2 {
+            keeper.add(Name::Process(1));
+            assert_eq!(keeper.send(|_| vec![file.as_fd()]), Ok(false));
+        }
+        assert!(receive(&socket).is_none());
+        assert_eq!(keeper.refused().others, 1);
+    }
+
+    #[test]
+    fn who_waits_has_everything_sent_before_the_barrier() {
+        let (socket, mut keeper) = pair("full");
+        // More than a socket holds (net.unix.max_dgram_qlen).
+        for number in 0..10_000 {
+            keeper.remove(Name::Process(number));
+        }
+        let waited = keeper.settle(Duration::from_millis(1));
+        assert_eq!(waited, Err(Errno::ETIMEDOUT));
+        assert!(!keeper.is_idle());
+        while let Some((text, _)) = receive(&socket) {
+            assert!(text.starts_with("FDSTOREREMOVE=1"), "{text}");
+        }
+    }
+
+    #[test]
     fn who_waits_goes_on_when_the_keeper_has_closed_the_barrier() {
         let (socket, mut keeper) = pair("barrier");
         keeper.remove(Name::Sockets(3));

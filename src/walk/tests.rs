@@ -371,10 +371,14 @@ fn a_handle_is_on_what_is_there_and_not_where_their_links_lead() {
         assert_eq!(file.st_ino, inode(wanted), "{path}");
         assert_eq!(fstat(&handle).unwrap().st_ino, file.st_ino);
     }
-    assert!(matches!(
-        why(handle_on(&ground.at("theirs/link"))),
-        Some(Why::Link(_))
-    ));
+    // What is above a folder of theirs is where they have moved it to.
+    fs::create_dir(ground.at("theirs/sub")).unwrap();
+    for path in ["theirs/link", "theirs/sub/../file"] {
+        assert!(matches!(
+            why(handle_on(&ground.at(path))),
+            Some(Why::Link(_))
+        ));
+    }
     for (path, missing) in [("none/below", "none"), ("theirs/none", "theirs/none")] {
         let refused = handle_on(&ground.at(path)).unwrap_err();
         assert_eq!(

@@ -368,5 +368,23 @@ mod tests {
         assert_eq!(one.read(), None);
         theirs.write_all(b"x").expect("write");
         assert_eq!(one.read(), Some(Heard::TooLong));
+        // However it comes, and with its end.
+        for (first, then, is_short) in [
+            (LONGEST, "\n", true),
+            (LONGEST, "x\n", false),
+            (1, "\n", true),
+        ] {
+            let (mut theirs, mut one) = client();
+            let first = vec![b'x'; first];
+            theirs.write_all(&first).expect("write");
+            assert_eq!(one.read(), None);
+            theirs.write_all(then.as_bytes()).expect("write");
+            let whole = Some(if is_short {
+                Heard::Line(first)
+            } else {
+                Heard::TooLong
+            });
+            assert_eq!(one.read(), whole);
+        }
     }
 }
