@@ -341,6 +341,44 @@ fn a_worker_has_a_sandbox_of_its_own_within_that_of_the_unit() {
     }
 }
 
+// As /usr/share/listend/delegate.conf says, whether there are controllers for the groups or not.
+#[test]
+fn each_process_has_a_group_below_that_of_the_unit() {
+    let Some(container) = installed() else {
+        return;
+    };
+    let to = format!("/etc/systemd/system/{UNIT}.d/delegate.conf");
+    container.run(["install", "-D", &format!("{EXAMPLES}/delegate.conf"), &to]);
+    container.run(["systemctl", "daemon-reload"]);
+    let limits = ", sandbox: { tasks_max: infinity }";
+    container.write(CONFIG, &serves_at("127.0.0.1:80", limits));
+    restart(&container, UNIT);
+    let group_of = |pid: &str| {
+        let groups = container.run(["cat", &format!("/proc/{pid}/cgroup")]);
+        let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
+        own.expect("a group of version 2").to_owned()
+    };
+    let is_in_its_own = || {
+        answers(&container, "127.0.0.1:80");
+        let pid = container.run(["pgrep", "--oldest", "--full", "^/opt/probe"]);
+        let group = group_of(pid.trim());
+        let is_its = format!("{UNIT}/listend.app.0.{}", pid.trim());
+        assert!(group.ends_with(&is_its), "{group}");
+        let main = group_of(&property(&container, UNIT, "MainPID"));
+        assert!(main.ends_with(&format!("{UNIT}/listend.daemon")), "{main}");
+    };
+    is_in_its_own();
+    let main = property(&container, UNIT, "MainPID");
+    container.run(["kill", "-KILL", &main]);
+    eventually("another one is there", || {
+        let next = property(&container, UNIT, "MainPID");
+        next != main && next != "0"
+    });
+    is_in_its_own();
+    restart(&container, UNIT);
+    is_in_its_own();
+}
+
 // OOMPolicy=continue.
 #[test]
 fn a_worker_that_takes_too_much_memory_takes_nobody_with_it() {
