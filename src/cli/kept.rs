@@ -2,8 +2,11 @@
 
 use super::output::count;
 use crate::config::Endpoint;
-use crate::listener::{self, Adopted, Inherited, PathIdentity, SocketRecord, UnknownPorts};
+use crate::listener::{
+    self, Adopted, Going, Inherited, Outcome, PathIdentity, Purpose, SocketRecord, UnknownPorts,
+};
 use crate::plan::{ListenerPlan, Plan, SocketKey, SocketPlan};
+use crate::shell::clock::now;
 use crate::shell::{KnownSocket, left_files};
 use crate::store::{self, Identity, Keeper, Name};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -48,7 +51,14 @@ impl Leftover {
         for store::Kept { name, fd } in kept {
             match name {
                 Name::Sockets(group) => left.sockets.push((group, fd)),
-                name => drop(left.others.insert(name)),
+                name => {
+                    if name == Name::Control
+                        && let Err(error) = listener::hide(&fd)
+                    {
+                        log::warn!("cannot remove the path of the control socket: {error}");
+                    }
+                    left.others.insert(name);
+                }
             }
         }
         left
@@ -61,10 +71,11 @@ pub(super) struct Kept {
     /// The numbers of the names under which the keeper has them.
     pub(super) names: Vec<(u32, SocketKey, Identity)>,
     pub(super) records: Vec<(SocketKey, SocketRecord)>,
+    /// Those that do not.
+    pub(super) going: Going,
 }
 
-/// Gives kept sockets to their listeners, and gives up those that no listener has any more: nobody has them by
-/// the time when others are bound.
+/// Gives kept sockets to their listeners, and gives up those that no listener has any more.
 pub(super) fn adopt(plan: &Plan, left: Leftover, keeper: Option<&mut Keeper>) -> Kept {
     let before = left.sockets.len();
     let groups: HashMap<RawFd, u32> = left
@@ -72,11 +83,20 @@ pub(super) fn adopt(plan: &Plan, left: Leftover, keeper: Option<&mut Keeper>) ->
         .iter()
         .map(|(group, fd)| (fd.as_raw_fd(), *group))
         .collect();
+    let mut addresses: HashMap<RawFd, Endpoint> = left
+        .sockets
+        .iter()
+        .filter_map(|(_, fd)| Some((fd.as_raw_fd(), listener::endpoint_of(fd)?)))
+        .collect();
     let mut lost: HashMap<u32, usize> = HashMap::new();
     for group in groups.values() {
         *lost.entry(*group).or_default() += 1;
     }
-    let kept = sort(plan, left.sockets, left.records, &left.listeners, &groups);
+    let mut kept = sort(plan, left.sockets, left.records, &left.listeners, &groups);
+    for fd in kept.sockets.values() {
+        addresses.remove(&fd.as_raw_fd());
+    }
+    kept.going = Going::new(addresses.into_values().collect());
     for (group, ..) in &kept.names {
         if let Some(left) = lost.get_mut(group) {
             *left -= 1;
@@ -180,5 +200,31 @@ fn sort(
         sockets: adopted,
         names,
         records: found,
+        going: Going::default(),
+    }
+}
+
+/// Binds everything. systemd says that it has closed sockets before it does, so what they are in the way of is tried
+/// again until they are gone.
+pub(super) fn bind_all(plan: &Plan, adopted: Adopted, going: &Going) -> Outcome {
+    let mut outcome = listener::bind_all(plan, Purpose::Keep, adopted);
+    let until = now() + SETTLED;
+    let mut is_said = false;
+    loop {
+        let blocked = going.blocked(plan, &outcome.errors);
+        if blocked.is_empty() || now() >= until {
+            return outcome;
+        }
+        if !is_said {
+            let names = blocked.iter().map(|id| plan.listener(*id).name.as_str());
+            let names: Vec<&str> = names.collect();
+            log::info!(
+                "waiting until sockets are closed that overlap with listeners of now: {}",
+                names.join(", ")
+            );
+            is_said = true;
+        }
+        going.wait();
+        listener::bind_again(plan, blocked, &mut outcome);
     }
 }

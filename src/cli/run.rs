@@ -15,9 +15,7 @@ use crate::cgroup::Whose;
 use crate::core::{Mono, WhenDone};
 use crate::diagnose::{self, Machine};
 use crate::host;
-use crate::listener::{
-    self, AdoptError, Adopted, BindError, Inherited, Outcome, Purpose, UnknownPorts,
-};
+use crate::listener::{self, AdoptError, Adopted, BindError, Inherited, Outcome, UnknownPorts};
 use crate::plan::{Plan, SocketKey};
 use crate::report::{Kind, Problem, Report, Sources};
 use crate::shell::logging::Sink;
@@ -185,6 +183,7 @@ pub fn start(
         sockets,
         names: kept_as,
         records,
+        going,
     } = kept::adopt(&plan, left, keeper.as_mut());
     adopted.extend(sockets);
     let taken = match after.takes_over {
@@ -216,7 +215,7 @@ pub fn start(
         mut errors,
         notes,
         tried: _,
-    } = listener::bind_all(&plan, Purpose::Keep, adopted);
+    } = kept::bind_all(&plan, adopted, &going);
     for (key, record) in records {
         if let Some(socket) = bound.get_mut(key) {
             socket.restore(record);

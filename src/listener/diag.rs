@@ -6,15 +6,19 @@
 
 use super::identity::PathIdentity;
 use nix::libc;
+use nix::sys::socket::{NetlinkAddr, bind};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 
 /// From linux/netlink.h.
 const NETLINK_SOCK_DIAG: i32 = 4;
 /// From linux/sock_diag.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// The groups that are told of sockets that are gone: TCP and UDP, over IPv4 and IPv6 (enum sknetlink_groups).
+const CLOSED: [u32; 4] = [1, 2, 3, 4];
 /// From linux/unix_diag.h.
 const UDIAG_SHOW_NAME: u32 = 0x1;
 const UDIAG_SHOW_VFS: u32 = 0x2;
@@ -103,6 +107,7 @@ pub(super) struct InetBound {
 }
 
 /// A socket that questions are put to. It shows its own network namespace only.
+#[derive(Debug)]
 pub(super) struct Diag {
     socket: Socket,
 }
@@ -115,6 +120,20 @@ impl Diag {
         // The kernel answers while it is asked, so there is nothing to wait for.
         socket.set_nonblocking(true)?;
         Ok(Diag { socket })
+    }
+
+    /// One that is told of TCP and UDP sockets that are gone, and is not for questions.
+    pub(super) fn of_closed_sockets() -> io::Result<Diag> {
+        let diag = Diag::new()?;
+        let groups = CLOSED.into_iter().map(|group| 1 << (group - 1)).sum();
+        bind(diag.socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+        Ok(diag)
+    }
+
+    /// Reads what it was told. More than there is room for is an error, and news all the same.
+    pub(super) fn forget_news(&self) {
+        let mut buffer = [0; 512];
+        while nix::unistd::read(&self.socket, &mut buffer).is_ok() {}
     }
 
     pub(super) fn socket(&self) -> &Socket {

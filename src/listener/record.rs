@@ -136,7 +136,7 @@ impl SocketRecord {
 }
 
 /// The file at a path, if it is the one that a socket is bound to.
-fn bound_file(socket: impl AsFd, path: &Path) -> Option<PathIdentity> {
+pub(super) fn bound_file(socket: impl AsFd, path: &Path) -> Option<PathIdentity> {
     let file = PathIdentity::of(&Place::of(path).ok()?.look().ok()?);
     let bound = Diag::new().ok()?.unix_bound_to(file).ok()??;
     // The kernel tells the lower half of the number.

@@ -21,6 +21,8 @@ struct Keeper {
     most: usize,
     kept: Vec<(String, RawFd)>,
     closed: usize,
+    /// What it has been told to close, and has not yet, where it is late: as systemd, which has a thread do that.
+    late: Option<Vec<RawFd>>,
     /// What else it was told.
     heard: String,
 }
@@ -34,6 +36,7 @@ impl Keeper {
             most,
             kept: Vec::new(),
             closed: 0,
+            late: None,
             heard: String::new(),
         }
     }
@@ -60,7 +63,11 @@ impl Keeper {
             let named = text.lines().find_map(|line| line.strip_prefix("FDNAME="));
             if text.starts_with("FDSTOREREMOVE=1") {
                 let gone = self.kept.extract_if(.., |(one, _)| Some(&**one) == named);
-                gone.for_each(|(_, fd)| close(fd).expect("close"));
+                let gone = gone.map(|(_, fd)| fd);
+                match &mut self.late {
+                    Some(late) => late.extend(gone),
+                    None => gone.for_each(|fd| close(fd).expect("close")),
+                }
             } else if text.starts_with("FDSTORE=1") {
                 for fd in fds {
                     match self.kept.len() < self.most {
@@ -73,6 +80,8 @@ impl Keeper {
                 }
             } else {
                 self.heard.push_str(&text);
+                // A barrier is answered so.
+                fds.into_iter().for_each(|fd| close(fd).expect("close"));
             }
         }
         self.kept.iter().filter(|(one, _)| one == name).count()
@@ -130,6 +139,8 @@ import fcntl, os, socket, sys
 taker = socket.socket(socket.AF_UNIX)
 taker.connect(sys.argv[1])
 fds = socket.recv_fds(taker, 1, 253)[1]
+for fd in fds:
+    os.set_inheritable(fd, False)
 # They are in the way of each other.
 far = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 300) for fd in fds]
 for at, fd in enumerate(far):
@@ -396,4 +407,88 @@ fn a_chosen_port_stays_over_a_restart_and_without_a_snapshot() {
         assert_eq!(after, before, "{listeners} {has_snapshot}");
         daemon.stop();
     }
+}
+
+/// A daemon that has stopped, and of which the keeper has sockets, which it closes late.
+fn stopped(world: &World, listeners: &str, signal: Signal) -> Keeper {
+    let mut keeper = Keeper::new(world, 100);
+    let daemon = world.run_with(listeners, |start| told(start, 100));
+    eventually("it is ready", || {
+        keeper.count("l.0") > 0 && keeper.heard.contains("READY=1")
+    });
+    daemon.signal(signal);
+    eventually("it has ended", || {
+        keeper.count("");
+        !daemon.is_running()
+    });
+    let _status = daemon.status();
+    keeper.heard.clear();
+    keeper.late = Some(Vec::new());
+    keeper
+}
+
+// Rule: what is given up may be in the way for a while, and not for good.
+#[test]
+fn an_address_is_taken_that_overlaps_with_one_that_is_closed_late() {
+    if require_tool("python3").is_none() {
+        return;
+    }
+    for kind in ["", "udp://"] {
+        let world = World::new();
+        let port = free_port();
+        let listeners = |ip: &str| format!("listeners: {{ web: '{kind}{ip}:{port}' }}");
+        let mut keeper = stopped(&world, &listeners("0.0.0.0"), Signal::SIGTERM);
+        world.write("listend.yaml", &listeners("127.0.0.1"));
+        let daemon = keeper.starts_next(&world, 100, &[]);
+        let waiting = ["waiting until sockets are closed", "web"];
+        eventually("it waits", || {
+            keeper.count("");
+            !daemon.lines_so_far(&waiting).is_empty() || !daemon.is_running()
+        });
+        let late = keeper.late.take().expect("it is late");
+        assert!(
+            !late.is_empty(),
+            "{}",
+            daemon.lines_so_far(&[""]).join("\n")
+        );
+        late.into_iter().for_each(|fd| close(fd).expect("close"));
+        eventually("the next is ready", || {
+            keeper.count("");
+            keeper.heard.contains("READY=1") || !daemon.is_running()
+        });
+        assert_eq!(
+            daemon.address("web").to_string(),
+            format!("127.0.0.1:{port}")
+        );
+        daemon.stop();
+    }
+}
+
+// Rule: nor is a control socket that nobody answers at.
+#[test]
+fn a_control_socket_that_is_closed_late_is_no_listend() {
+    if require_tool("python3").is_none() {
+        return;
+    }
+    let world = World::new();
+    let listeners = "listeners: { web: '127.0.0.1:0' }";
+    let mut keeper = stopped(&world, listeners, Signal::SIGKILL);
+    // Nothing tells how to go on.
+    keeper.kept.retain(|(name, fd)| {
+        let is_kept = name != "listend-snapshot";
+        if !is_kept {
+            close(*fd).expect("close");
+        }
+        is_kept
+    });
+    let daemon = keeper.starts_next(&world, 100, &[]);
+    eventually("the next is ready", || {
+        keeper.count("");
+        keeper.heard.contains("READY=1") || !daemon.is_running()
+    });
+    keeper.answers(&world, "status");
+    let late = keeper.late.take().expect("it is late");
+    assert!(!late.is_empty());
+    late.into_iter().for_each(|fd| close(fd).expect("close"));
+    daemon.stop();
 }
