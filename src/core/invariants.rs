@@ -95,7 +95,7 @@ impl Core {
                 // What is to drain may be between two starts.
                 RunRole::Leaving => {
                     run.state.is_busy()
-                        || run.drain.is_some() && matches!(run.state, State::Backoff { .. })
+                        || run.is_to_drain() && matches!(run.state, State::Backoff { .. })
                 }
             };
             if !is_on_its_way {

@@ -336,7 +336,7 @@ impl Worker {
             return self.after_stop(ctx, id);
         }
         // Its flows are new ones now, for what has replaced it.
-        if self.runs.is_leaving(id) && !self.is_to_drain(id) {
+        if self.runs.is_leaving(id) && !self.runs[id].is_to_drain() {
             return Next::Stopping;
         }
         let restart = &self.runs[id].life.restart;
@@ -405,7 +405,7 @@ impl Worker {
             .runs
             .instance_mut(id)
             .map(|one| std::mem::take(&mut one.again));
-        let again = again.unwrap_or_default() || self.is_to_drain(id);
+        let again = again.unwrap_or_default() || self.runs[id].is_to_drain();
         if !again || ctx.phase != Phase::Running {
             Next::Stopping
         } else if self.is_on_demand(id) {
@@ -425,7 +425,7 @@ impl Worker {
     }
 
     pub(super) fn after_crash(&mut self, ctx: &mut Ctx, id: RunId) -> Next {
-        if self.runs.is_leaving(id) && !self.is_to_drain(id) {
+        if self.runs.is_leaving(id) && !self.runs[id].is_to_drain() {
             return Next::Stopping;
         }
         let Some((run, history)) = self.runs.history_mut(id) else {
@@ -530,7 +530,7 @@ impl Worker {
     /// and no listener.
     pub(super) fn start_again(&mut self, ctx: &mut Ctx, id: RunId) {
         ctx.take_clients_again(self.id);
-        if self.runs[id].drain.is_some() && !self.may_drain(ctx, id) {
+        if self.runs[id].is_to_drain() && !self.may_drain(ctx, id) {
             return self.stop_instance(ctx, id);
         }
         if !self.runs.is_connection(id) && self.waits_for_a_listener(ctx) {

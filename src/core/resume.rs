@@ -38,7 +38,7 @@ impl Worker {
         let ends = state.process().is_none() || state.ending().is_some();
         let goes_on = ends || self.keeps_its_flows(ctx, id);
         let goes = self.runs.is_leaving(id) || self.makes_room(id);
-        let drained = self.runs[id].drain.is_some();
+        let drained = self.runs[id].is_to_drain();
         if goes && (drained || !goes_on) && !self.drain(ctx, id) {
             self.stop_instance(ctx, id);
         }

@@ -195,7 +195,7 @@ impl Worker {
     pub(super) fn goes_down(&self, id: RunId) -> bool {
         let run = &self.runs[id];
         let again = self.runs.instance(id).is_some_and(|one| one.again);
-        let is_wanted = again || run.fault.is_some() || run.by_itself || run.drain.is_some();
+        let is_wanted = again || run.fault.is_some() || run.by_itself || run.is_to_drain();
         match run.state {
             State::Stopped => true,
             State::Preparing { cancelled, .. } => cancelled && !is_wanted,
@@ -247,7 +247,7 @@ impl Worker {
         let revision = self.runs[id].revision;
         let is_one = self.runs.is_placed(id) || self.runs.is_connection(id);
         // What drains has the shard of what it is.
-        if !is_one || revision == self.revision || self.is_to_drain(id) {
+        if !is_one || revision == self.revision || self.runs[id].is_to_drain() {
             return;
         }
         let is_tried = |rollout: &&Rollout| rollout.back.is_none() && rollout.watched.is_none();
@@ -414,7 +414,7 @@ impl Worker {
         loop {
             let state = &self.runs[step.new].state;
             match step.at {
-                At::MakingRoom if state.is_busy() || self.is_to_drain(step.new) => {
+                At::MakingRoom if state.is_busy() || self.runs[step.new].is_to_drain() => {
                     return Outcome::Wait;
                 }
                 At::MakingRoom if self.has_to_wait(ctx) => {
@@ -684,7 +684,7 @@ impl Worker {
         let revision = self.revision;
         let is_other = |run: &Run| run.revision != revision;
         // What is to drain may be between two starts.
-        let is_busy = |run: &&Run| run.state.is_busy() || run.drain.is_some();
+        let is_busy = |run: &&Run| run.state.is_busy() || run.is_to_drain();
         let mut busy = self.runs.all().filter(is_busy);
         let mut connections = self.runs.connections();
         if busy.any(is_other) || connections.any(|one| is_other(&one.run)) {

@@ -156,6 +156,11 @@ impl Run {
         self.rereading.and_then(|rereading| rereading.until)
     }
 
+    /// Whether it goes on until nobody waits in its shard.
+    pub(super) fn is_to_drain(&self) -> bool {
+        self.drain.is_some()
+    }
+
     /// When it is looked whether anybody waits in its shard.
     pub(super) fn drains_until(&self) -> Option<Mono> {
         let runs = self.state.process().is_some() && self.state.ending().is_none();

@@ -176,11 +176,6 @@ impl Worker {
         true
     }
 
-    /// Whether an instance goes on until nobody waits in its shard.
-    pub(super) fn is_to_drain(&self, id: RunId) -> bool {
-        self.runs[id].drain.is_some()
-    }
-
     /// Whether what is to drain may be started for that, or again.
     pub(super) fn may_drain(&self, ctx: &Ctx, id: RunId) -> bool {
         self.is_needed_at_shard(ctx, id) && !self.waits_for_a_listener(ctx)

@@ -310,7 +310,7 @@ impl Worker {
             by_itself: run.by_itself,
             main_ended: run.main_ended.cast(),
             overdue: run.overdue,
-            drains: run.drain.is_some(),
+            drains: run.is_to_drain(),
             watchdog: run.watchdog.map(|watchdog| watchdog.interval).cast(),
             told_interval: run.told_interval.cast(),
             busy: run.busy,
