@@ -5,8 +5,8 @@ pub const HTML: &str = include_str!("page.html");
 
 /// Its one style and its one script, by their hashes; only this process is asked (CSP level 3).
 pub const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-sXb7khDl4HucbTxpK9weWlSPaSqVj3skzqfu5WHFVtY='; \
-    style-src 'sha256-37ekeoHXl/JQkp39gFs+ESidOAtkCTLrfnFeqA/x9Zk='; \
+    script-src 'sha256-9wA68MA94GUrIVfYxQMrvdOls2NAalfZeR8Mc6pzfyU='; \
+    style-src 'sha256-ZnJwYzk4PXGXV3h/jySUJ6U4C88WaFfNsmsc+asn/dU='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'";
 

@@ -232,9 +232,20 @@ impl State {
         for (pid, used) in &self.usage {
             if used.changed > since {
                 let comma = if usage.is_empty() { "" } else { "," };
-                let Usage { cpu, memory } = used.value;
-                let cpu = cpu.map_or("null".to_owned(), |cpu| cpu.to_string());
-                let _always = write!(usage, r#"{comma}"{pid}":[{cpu},{memory}]"#);
+                let Usage {
+                    cpu,
+                    memory,
+                    peak,
+                    oom_kills,
+                } = used.value;
+                let or_null =
+                    |value: Option<u64>| value.map_or("null".to_owned(), |value| value.to_string());
+                let cpu = or_null(cpu);
+                let _always = write!(usage, r#"{comma}"{pid}":[{cpu},{memory}"#);
+                if peak.is_some() || oom_kills.is_some() {
+                    let _always = write!(usage, ",{},{}", or_null(peak), or_null(oom_kills));
+                }
+                usage.push(']');
             }
         }
         if !usage.is_empty() {
@@ -315,6 +326,31 @@ mod tests {
             told(&state, before)["listeners"],
             json!({"n": 2, "at": [], "is": []})
         );
+    }
+
+    #[test]
+    fn what_is_known_of_a_control_group_comes_behind_the_rest() {
+        let mut state = State::default();
+        let mut news = status(&[]);
+        let without = Usage {
+            memory: 4,
+            ..Usage::default()
+        };
+        let with = Usage {
+            cpu: Some(10),
+            memory: 8,
+            peak: Some(16),
+            oom_kills: Some(2),
+        };
+        // An older kernel does not tell the peak.
+        let half = Usage {
+            oom_kills: Some(0),
+            ..without
+        };
+        news.usage = BTreeMap::from([(1, without), (2, with), (3, half)]);
+        state.set(news).unwrap();
+        let usage = json!({"1": [null, 4], "2": [10, 8, 16, 2], "3": [null, 4, null, 0]});
+        assert_eq!(told(&state, 0)["usage"], usage);
     }
 
     #[test]

@@ -13,8 +13,12 @@ const OLD: Duration = Duration::from_secs(60);
 pub struct Usage {
     /// Processor time in a thousandth of one processor; `None` until there are two looks at it.
     pub cpu: Option<u64>,
-    /// Resident memory in KiB; what processes share counts for each.
+    /// Memory in KiB: of a control group what counts there, else what is resident.
     pub memory: u64,
+    /// The most of it, of one with a control group.
+    pub peak: Option<u64>,
+    /// How many processes were killed for want of memory, of one with a control group.
+    pub oom_kills: Option<u64>,
 }
 
 /// Looks at instances again and again.
@@ -47,8 +51,13 @@ impl Meter {
                 let elapsed = u64::try_from(age(*then).as_millis()).unwrap_or(u64::MAX);
                 since.saturating_mul(1000).checked_div(elapsed)
             });
-            let memory = usage.memory_bytes / 1024;
-            used.insert(pid, Usage { cpu, memory });
+            let seen = Usage {
+                cpu,
+                memory: usage.memory_bytes / 1024,
+                peak: usage.memory_peak_bytes.map(|bytes| bytes / 1024),
+                oom_kills: usage.oom_kills,
+            };
+            used.insert(pid, seen);
         }
         self.last = Some((now, spent));
         used
@@ -79,7 +88,11 @@ mod tests {
             let used = meter.compare(&status(pid, cpu), start + Duration::from_secs(seconds));
             used.into_iter().collect::<Vec<_>>()
         };
-        let of = |cpu| Usage { cpu, memory: 4 };
+        let of = |cpu| Usage {
+            cpu,
+            memory: 4,
+            ..Usage::default()
+        };
         assert_eq!(look(4, 100, 0), [(4, of(None))]);
         assert_eq!(look(4, 600, 2), [(4, of(Some(250)))]);
         assert_eq!(look(4, 500, 3), [(4, of(Some(0)))]);

@@ -3,7 +3,8 @@
 use super::state::TopState;
 use super::style::Theme;
 use crate::control::{
-    Fit, Queue, Severity, WORKER_COLUMNS, Worker, WorkerRow, fitted, listener_severity, or_dash,
+    Fit, Queue, Severity, Usage, WORKER_COLUMNS, Worker, WorkerRow, fitted, listener_severity,
+    or_dash,
 };
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -12,6 +13,14 @@ use std::ops::Range;
 
 /// The column of the CPU time.
 const CPU: usize = 4;
+/// The column of the memory.
+const MEMORY: usize = 5;
+
+/// What is known of control groups, behind the memory: the most of it, and how many processes the OOM killer ended.
+/// The titles, and the widths.
+const OF_GROUPS: [(&str, usize); 2] = [("PEAK", 5), ("OOM", 3)];
+/// A screen that is narrower has no column for the first of them.
+const WIDE: usize = 100;
 
 /// The width of the bar of a queue, in columns.
 const BAR: usize = 6;
@@ -149,9 +158,10 @@ pub fn workers(
     now: u64,
     theme: Theme,
 ) -> (String, Vec<Row>, Range<usize>) {
-    let sheet = WorkerSheet::new(usize::from(area.width), now, theme, &top.shares);
+    let sheet = WorkerSheet::new(usize::from(area.width), now, theme, top);
     let titles = WORKER_COLUMNS.each_ref().map(|column| column.title);
-    let titles = sheet.line(titles, Severity::Plain).0.into_iter();
+    let of_groups = OF_GROUPS.map(|(title, _)| title);
+    let titles = sheet.line(titles, of_groups, Severity::Plain).0.into_iter();
     let mut lines = Vec::new();
     let mut chosen = 0..0;
     for (index, one) in top.status.workers.iter().enumerate() {
@@ -171,31 +181,45 @@ pub fn workers(
 struct WorkerSheet<'a> {
     all: usize,
     columns: [usize; 9],
+    /// The first of [`OF_GROUPS`] that is shown.
+    of_groups: usize,
     now: u64,
     theme: Theme,
     shares: &'a HashMap<u32, u64>,
 }
 
 impl WorkerSheet<'_> {
-    fn new(all: usize, now: u64, theme: Theme, shares: &HashMap<u32, u64>) -> WorkerSheet<'_> {
+    fn new(all: usize, now: u64, theme: Theme, top: &TopState) -> WorkerSheet<'_> {
+        let instances = top.status.workers.iter().flat_map(|one| &one.instances);
+        let mut usage = instances.filter_map(|one| one.usage);
+        let has_groups = usage.any(|one| one.memory_peak_bytes.or(one.oom_kills).is_some());
+        let of_groups = match has_groups {
+            false => OF_GROUPS.len(),
+            true => usize::from(all < WIDE),
+        };
+        let more = OF_GROUPS.iter().skip(of_groups).map(|(_, width)| 1 + width);
         let fixed = 1 + 1 + 4 + 1 + 9 + 1 + 7 + 1 + 5 + 1 + 5 + 1 + 7 + 1 + 8 + 1;
-        let room = all.saturating_sub(fixed + 1);
+        let room = all.saturating_sub(fixed + more.sum::<usize>() + 1);
         let (name, last) = (room * 3 / 5, room - room * 3 / 5);
         WorkerSheet {
             all,
             columns: [name, 4, 9, 7, 5, 5, 7, 8, last],
+            of_groups,
             now,
             theme,
-            shares,
+            shares: &top.shares,
         }
     }
 
-    fn line(&self, cells: [&str; 9], severity: Severity) -> Row {
+    fn line(&self, cells: [&str; 9], of_groups: [&str; 2], severity: Severity) -> Row {
         let columns = self.columns.iter().zip(&WORKER_COLUMNS);
         let cells = cells.iter().zip(columns);
         let cells = cells.map(|(text, (columns, of))| fitted(text, *columns, of.fit));
-        let cells: Vec<String> = cells.collect();
-        // There are nine.
+        let mut cells: Vec<String> = cells.collect();
+        let more = of_groups.iter().zip(OF_GROUPS).skip(self.of_groups);
+        let more = more.map(|(text, (_, width))| fitted(text, width, Fit::Right));
+        cells.splice(MEMORY + 1..MEMORY + 1, more);
+        // There are nine, and more.
         let (before, rest) = cells.split_at(2);
         let (state, behind) = rest.split_at(1);
         Row(vec![
@@ -205,8 +229,14 @@ impl WorkerSheet<'_> {
         ])
     }
 
-    fn row(&self, row: &WorkerRow) -> Row {
-        self.line(row.cells.each_ref().map(String::as_str), row.severity)
+    fn row(&self, row: &WorkerRow, usage: Option<Usage>) -> Row {
+        let peak = usage.and_then(|usage| usage.peak());
+        let killed = usage.and_then(|usage| usage.oom_kills);
+        let killed = killed.map(|killed| killed.to_string());
+        let of_groups = [peak, killed].map(Option::unwrap_or_default);
+        let cells = row.cells.each_ref().map(String::as_str);
+        let of_groups = of_groups.each_ref().map(String::as_str);
+        self.line(cells, of_groups, row.severity)
     }
 
     /// Words across the columns.
@@ -216,14 +246,14 @@ impl WorkerSheet<'_> {
 
     fn worker(&self, worker: &Worker, lines: &mut Vec<Row>) {
         if !is_alone(worker) {
-            lines.push(self.row(&WorkerRow::worker(worker)));
+            lines.push(self.row(&WorkerRow::worker(worker), None));
         }
         for instance in &worker.instances {
             let mut row = WorkerRow::instance(worker, instance, self.now);
             // Here it is what is used at the moment.
             let share = instance.pid.and_then(|pid| self.shares.get(&pid));
             row.cells[CPU] = or_dash(share.map(|share| format!("{share}%")));
-            lines.push(self.row(&row));
+            lines.push(self.row(&row, instance.usage));
             if let Some(words) = &instance.status {
                 let indent = if is_alone(worker) { "   " } else { "     " };
                 lines.push(self.note(&format!("{indent}status: {words}")));

@@ -466,3 +466,26 @@ fn the_share_of_a_cpu_is_that_of_the_time_between_two_answers() {
         "{shown}"
     );
 }
+
+#[test]
+fn what_is_known_of_control_groups_has_columns_where_there_are_some() {
+    let without = TopState::new(String::new(), status(0));
+    let shown = lines(&without, 120, 24, PLAIN).join("\n");
+    assert!(!shown.contains("OOM"), "{shown}");
+    let mut with = status(0);
+    with.workers[0].instances[0].usage = Some(Usage {
+        processes: 1,
+        memory_bytes: 35 << 20,
+        memory_peak_bytes: Some(64 << 20),
+        oom_kills: Some(2),
+        ..Usage::default()
+    });
+    let top = TopState::new(String::new(), with);
+    let shown = lines(&top, 120, 24, PLAIN).join("\n");
+    assert!(shown.contains("MEM  PEAK OOM  UPTIME"), "{shown}");
+    assert!(shown.contains("   -   35M   64M   2   1h 6m"), "{shown}");
+    let narrow = lines(&top, 80, 24, PLAIN).join("\n");
+    assert!(narrow.contains("  MEM OOM  UPTIME"), "{narrow}");
+    assert!(narrow.contains("   -   35M   2   1h 6m"), "{narrow}");
+    assert!(!narrow.contains("PEAK"), "{narrow}");
+}

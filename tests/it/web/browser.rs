@@ -4,8 +4,8 @@ use super::{APP, address};
 use crate::harness::{Daemon, World, client, eventually, require_tool, tool};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
 /// What Chromium needs to neither ask the network for anything nor want rights.
@@ -109,7 +109,11 @@ impl Browser {
     }
 
     fn open(&self, daemon: &Daemon) {
-        let url = format!("http://{}/", address(daemon));
+        self.open_at(address(daemon));
+    }
+
+    fn open_at(&self, address: SocketAddr) {
+        let url = format!("http://{address}/");
         self.tell("url", &json!({ "url": url }));
     }
 
@@ -212,6 +216,77 @@ web: '127.0.0.1:0'
             "document.getElementById('main').classList.contains('stale')",
             true,
         );
+    }
+}
+
+/// Where the page of a daemon is, with what it does not know of the usage of instances.
+fn told(daemon: &Daemon, usage: Value) -> SocketAddr {
+    let page = address(daemon);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("an address");
+    let news = format!(
+        "event: state\ndata: {}\n\n",
+        json!({"now": 0, "usage": usage})
+    );
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut server) =
+                (client.expect("accept"), client::tcp(page).expect("connect"));
+            let news = news.clone();
+            std::thread::spawn(move || -> io::Result<()> {
+                let mut buffer = vec![0; 65536];
+                let length = client.read(&mut buffer)?;
+                server.write_all(&buffer[..length])?;
+                let is_stream = buffer.starts_with(b"GET /events");
+                loop {
+                    let length = server.read(&mut buffer)?;
+                    if length == 0 {
+                        return client.shutdown(Shutdown::Both);
+                    }
+                    client.write_all(&buffer[..length])?;
+                    if is_stream && buffer[..length].ends_with(b"\n\n") {
+                        client.write_all(news.as_bytes())?;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+// The figures of control groups are told by the kernel; where it does not, there are no columns for them.
+#[test]
+fn memory_peaks_and_oom_kills_have_columns_where_there_are_some() {
+    let world = World::new();
+    let daemon = world.run(
+        "
+workers: { app: { command: [$PROBE, puppet, $EVENTS] } }
+web: '127.0.0.1:0'
+",
+    );
+    let app = world.puppet();
+    for width in [400, 1000, 1600] {
+        let Some(browser) = Browser::new(&world, width) else {
+            return;
+        };
+        browser.open(&daemon);
+        browser.becomes("innerWidth", width);
+        browser.becomes(SUMMARY, "All is well");
+        let cell = |name: &str| format!("document.querySelector('#worker-list .worker .{name}')");
+        let is_shown = |name: &str| format!("{}?.offsetWidth > 0", cell(name));
+        browser.becomes(&is_shown("c-memory"), true);
+        browser.becomes(&is_shown("c-oom"), false);
+        browser.open_at(told(
+            &daemon,
+            json!({app.pid().to_string(): [10, 1024, 20480, 3]}),
+        ));
+        browser.becomes(&is_shown("c-oom"), true);
+        browser.becomes(&format!("{}?.textContent", cell("c-oom")), "3");
+        browser.becomes(&is_shown("c-peak"), width == 1600);
+        browser.becomes(&format!("{}?.textContent", cell("c-peak")), "20 MiB");
+        browser.becomes(FITS, true);
+        let list = "document.getElementById('worker-list')";
+        browser.becomes(&format!("{list}.scrollWidth <= {list}.clientWidth"), true);
     }
 }
 
