@@ -14,9 +14,9 @@ mod room;
 mod unwatched;
 mod written;
 
-use crate::harness::reloading::ask;
+use crate::harness::reloading::{ask, state_of};
 use crate::harness::varlink::Varlink;
-use crate::harness::{Daemon, World, children, eventually, kill, settled, state};
+use crate::harness::{Daemon, Puppet, Start, World, children, eventually, kill, settled, state};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::fs;
@@ -74,7 +74,40 @@ fn guarded_through<'a>(world: &'a World, yaml: &str, words: &[&'static str]) -> 
     guarded
 }
 
+/// What both blows leave as it was: a daemon of its own for each, which is stopped at the end.
+pub(crate) fn at_each_blow(yaml: &str, test: impl Fn(&World, &mut Guarded<'_>, Blow)) {
+    for blow in BLOWS {
+        let world = World::new();
+        let mut guarded = guarded(&world, yaml);
+        test(&world, &mut guarded, blow);
+        guarded.stop();
+    }
+}
+
+fn is_ready(puppet: &mut Puppet) {
+    puppet.ask("notify READY=1");
+}
+
+fn wait_for(world: &World, wanted: &str) {
+    eventually(&format!("app is {wanted}"), || {
+        state_of(world, "workers", "app") == wanted
+    });
+}
+
+/// A command of the client, which runs on.
+fn asks(world: &World, words: &str) -> Daemon {
+    let words = words.split(' ').chain(["--control", "$DIR/control.sock"]);
+    world.start(Start::new(words))
+}
+
 impl Guarded<'_> {
+    /// The daemon, its children, and those of the daemons before it.
+    fn processes(&self) -> Vec<i32> {
+        let mut all = children(self.guard_pid);
+        all.extend(children(self.daemon));
+        all
+    }
+
     /// The daemon that the guard has started after the one before.
     #[track_caller]
     fn next_daemon(&mut self) -> i32 {

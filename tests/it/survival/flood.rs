@@ -2,7 +2,7 @@
 
 use super::{BLOWS, Blow, guarded};
 use crate::harness::reloading::ask;
-use crate::harness::{World, children, client, eventually};
+use crate::harness::{World, client, eventually};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -94,9 +94,7 @@ workers:
         };
         assert!(cut <= most, "{blow:?}: {cut} cut");
         eventually("no process is left", || {
-            let mut all = children(guarded.guard_pid);
-            all.extend(children(guarded.daemon));
-            all == [guarded.daemon]
+            guarded.processes() == [guarded.daemon]
         });
         guarded.stop();
     }

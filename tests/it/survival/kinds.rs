@@ -1,10 +1,10 @@
 //! Each kind of worker goes on, and so does what belongs to listend itself.
 
-use super::{BLOWS, Blow, Guarded, guarded};
+use super::{BLOWS, Blow, Guarded, at_each_blow, guarded, is_ready, puppets, wait_for};
 use crate::harness::load::Load;
 use crate::harness::reloading::{ask, state_of};
 use crate::harness::varlink::Varlink;
-use crate::harness::{World, children, client, eventually, exists, kill};
+use crate::harness::{World, client, eventually, exists, kill};
 use crate::sandbox::can_mount;
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -14,8 +14,7 @@ use std::net::{SocketAddr, TcpStream};
 
 /// The processes of the daemon, or of the one before, whose command line has this word.
 fn with_word(guarded: &Guarded<'_>, word: &str) -> Vec<i32> {
-    let mut all = children(guarded.guard_pid);
-    all.extend(children(guarded.daemon));
+    let mut all = guarded.processes();
     all.retain(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.split(|byte| *byte == 0)
@@ -30,9 +29,7 @@ fn a_worker_in_a_sandbox_goes_on() {
     if !can_mount() {
         return;
     }
-    for blow in BLOWS {
-        let world = World::new();
-        let yaml = "
+    let yaml = "
 listeners: { web: '127.0.0.1:0' }
 workers:
   app:
@@ -43,15 +40,13 @@ workers:
     fd_store: 2
     sandbox: { preset: strict, read_write_paths: [$DIR] }
 ";
-        let mut guarded = guarded(&world, yaml);
+    at_each_blow(yaml, |world, guarded, blow| {
         let address = guarded.guard.address("web");
         let mut puppet = world.puppet();
         // It is set up: what it says is heard by the one who comes, too.
         guarded.strike(blow);
-        puppet.ask("notify READY=1");
-        eventually("it is ready", || {
-            state_of(&world, "workers", "app") == "running"
-        });
+        is_ready(&mut puppet);
+        wait_for(world, "running");
         puppet.ask("store kept");
         puppet.ask("barrier");
         guarded.strike(blow);
@@ -66,8 +61,7 @@ workers:
         let stored = fds.filter(|fd| fd.target.starts_with("/memfd:kept"));
         assert_eq!(stored.count(), 1, "{blow:?}");
         drop(next);
-        guarded.stop();
-    }
+    });
 }
 
 // Rule: a sandbox that is being set up when the daemon dies leaves no process that nobody knows.
@@ -96,16 +90,12 @@ workers:
         }
         let seen = 2 * round;
         eventually("some are being started", || {
-            let mut all = children(guarded.guard_pid);
-            all.extend(children(guarded.daemon));
-            all.len() > seen + 1
+            guarded.processes().len() > seen + 1
         });
         guarded.kill();
     }
     eventually("there are as many as there are to be", || {
-        let mut all = children(guarded.guard_pid);
-        all.extend(children(guarded.daemon));
-        with_word(&guarded, "serve-app").len() == 8 && all.len() == 9
+        with_word(&guarded, "serve-app").len() == 8 && guarded.processes().len() == 9
     });
     guarded.stop();
 }
@@ -193,9 +183,7 @@ fn converse(stream: &mut BufReader<TcpStream>, line: &str) {
 // Rule: listend's own processes between clients and servers go on, with their connections.
 #[test]
 fn forwarded_connections_go_on() {
-    for blow in BLOWS {
-        let world = World::new();
-        let yaml = "
+    let yaml = "
 listeners: { web: '127.0.0.1:0' }
 workers:
   app:
@@ -203,7 +191,7 @@ workers:
     forward: '127.0.0.1:{port}'
     listeners: [web]
 ";
-        let mut guarded = guarded(&world, yaml);
+    at_each_blow(yaml, |world, guarded, blow| {
         guarded.guard.line(&["every eager worker is ready"]);
         let address: SocketAddr = guarded.guard.address("web");
         let connect = || {
@@ -220,21 +208,18 @@ workers:
             converse(&mut after, "two");
         }
         drop(before);
-        assert_eq!(state_of(&world, "workers", "app"), "running", "{blow:?}");
-        guarded.stop();
-    }
+        assert_eq!(state_of(world, "workers", "app"), "running", "{blow:?}");
+    });
 }
 
 // Rule: the page is served by whoever goes on.
 #[test]
 fn the_page_is_served_afterwards() {
-    for blow in BLOWS {
-        let world = World::new();
-        let yaml = "
+    let yaml = "
 workers: { app: { command: [$PROBE, heir, $EVENTS] } }
 web: '127.0.0.1:0'
 ";
-        let mut guarded = guarded(&world, yaml);
+    at_each_blow(yaml, |world, guarded, blow| {
         let address = guarded.guard.address("listend:web");
         let puppet = world.puppet();
         let page = || {
@@ -256,19 +241,16 @@ web: '127.0.0.1:0'
             page().is_ok_and(|answer| answer.contains("listend_worker_instances"))
         });
         eventually("one process serves it", || {
-            with_word(&guarded, "web").len() == 1
+            with_word(guarded, "web").len() == 1
         });
         drop(puppet);
-        guarded.stop();
-    }
+    });
 }
 
 // Rule: an instance that is to go accepts who waits in its shard, whoever sees to it.
 #[test]
 fn a_shard_is_served_to_its_end() {
-    for blow in BLOWS {
-        let world = World::new();
-        let yaml = "
+    let yaml = "
 listeners: { web: '127.0.0.1:0' }
 workers:
   app:
@@ -279,22 +261,20 @@ workers:
     ready: notify
     environment: { N: '{instance}' }
 ";
-        let mut guarded = guarded(&world, yaml);
+    at_each_blow(yaml, |world, guarded, blow| {
         let address = guarded.guard.address("web");
         let mut puppets = world.puppets(2);
         puppets.sort_by_key(|puppet| puppet.report.env["N"].clone());
         for puppet in &mut puppets {
-            puppet.ask("notify READY=1");
+            is_ready(puppet);
         }
         puppets[1].ask("drain");
-        eventually("both are ready", || {
-            state_of(&world, "workers", "app") == "running"
-        });
+        wait_for(world, "running");
         let waiting: Vec<_> = (0..40)
             .map(|_| client::tcp(address).expect("connect"))
             .collect();
         let scale = json!({ "worker": "app", "instances": 1, "no_wait": true });
-        Varlink::connect(&world).ask("Scale", scale);
+        Varlink::connect(world).ask("Scale", scale);
         guarded.guard.line(&[
             "app.1",
             "serves the clients in its shard before it is stopped",
@@ -315,17 +295,16 @@ workers:
         guarded.guard.line(&["app.1", "stopping with"]);
         kill(puppets[1].pid(), Signal::SIGKILL);
         drop(puppets);
-        guarded.stop();
-    }
+    });
 }
 
 // Rule: a reload whose configuration is being read at a kill did not happen, and leaves no process.
 #[test]
 fn a_reload_that_is_being_checked_did_not_happen() {
     let world = World::new();
-    let mut guarded = guarded(&world, &super::puppets(""));
+    let mut guarded = guarded(&world, &puppets(""));
     let mut puppet = world.puppet();
-    puppet.ask("notify READY=1");
+    is_ready(&mut puppet);
     // What reads it waits for it.
     let file = world.path("listend.yaml");
     let text = fs::read_to_string(&file).expect("the configuration");

@@ -3,9 +3,7 @@
 use super::{BLOWS, Blow, Guarded, guarded, guarded_through};
 use crate::harness::load::{Load, Summary};
 use crate::harness::reloading::ask;
-use crate::harness::{
-    World, children, client, eventually, kill, resident_kib, settled_descriptors,
-};
+use crate::harness::{World, client, eventually, kill, resident_kib, settled_descriptors};
 use crate::pid1::namespace;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -53,8 +51,7 @@ fn told_of(kills: usize, upgrades: usize, summary: &Summary) {
 
 /// Workers, by pid: the children of the guard and of the daemon that are not the daemon itself.
 fn workers(guarded: &Guarded<'_>) -> Vec<i32> {
-    let mut all = children(guarded.guard_pid);
-    all.extend(children(guarded.daemon));
+    let mut all = guarded.processes();
     all.retain(|pid| *pid != guarded.daemon);
     all.sort_unstable();
     all

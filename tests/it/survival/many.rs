@@ -1,7 +1,7 @@
 //! Many listeners, and many instances.
 
 use super::{BLOWS, guarded};
-use crate::harness::{World, children, client, eventually, free_port, kill, settled_descriptors};
+use crate::harness::{World, client, eventually, free_port, kill, settled_descriptors};
 use nix::sys::signal::Signal;
 
 fn counts() -> (usize, usize) {
@@ -46,9 +46,7 @@ workers:
         );
         let last = world.path(&(sockets - 1).to_string());
         assert_eq!(client::ask_unix(&last).pid, web.pid());
-        let mut all = children(guarded.guard_pid);
-        all.extend(children(guarded.daemon));
-        assert_eq!(all.len(), instances + 2, "{blow:?}");
+        assert_eq!(guarded.processes().len(), instances + 2, "{blow:?}");
         assert_eq!(settled_descriptors(guarded.guard_pid), before, "{blow:?}");
     }
     kill(guarded.guard_pid, Signal::SIGTERM);

@@ -1,8 +1,8 @@
 //! In the middle of something that the daemon does.
 
-use super::{BLOWS, Blow, guarded};
+use super::{BLOWS, Blow, asks, at_each_blow, guarded, is_ready, wait_for};
 use crate::harness::reloading::{address, ask, begin, rewrite, state_of};
-use crate::harness::{Puppet, Start, World, client, eventually, exists, free_port, kill, settled};
+use crate::harness::{World, client, eventually, exists, free_port, kill, settled};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -21,21 +21,6 @@ workers:
     environment: {{ N: '{{instance}}', G: '{{generation}}' }}
 {lines}"
     )
-}
-
-fn is_ready(puppet: &mut Puppet) {
-    puppet.ask("notify READY=1");
-}
-
-fn asks(world: &World, words: &str) -> crate::harness::Daemon {
-    let words = words.split(' ').chain(["--control", "$DIR/control.sock"]);
-    world.start(Start::new(words))
-}
-
-fn wait_for(world: &World, wanted: &str) {
-    eventually(&format!("app is {wanted}"), || {
-        state_of(world, "workers", "app") == wanted
-    });
 }
 
 // Rule: a rollout goes on where it was.
@@ -76,16 +61,14 @@ fn a_rollout_goes_on() {
 // Rule: a rollout that goes back goes on going back.
 #[test]
 fn a_rollout_that_goes_back_goes_on() {
-    for blow in BLOWS {
-        let world = World::new();
-        let lines = "instances: 2\nrollout: { min_ready: 0s }";
-        let mut guarded = guarded(&world, &puppets(lines));
+    let lines = "instances: 2\nrollout: { min_ready: 0s }";
+    at_each_blow(&puppets(lines), |world, guarded, blow| {
         let mut old = world.puppets(2);
         old.iter_mut().for_each(is_ready);
-        wait_for(&world, "running");
+        wait_for(world, "running");
         let new = puppets(lines).replace("environment: {", "environment: { NEW: '1',");
-        rewrite(&world, &new);
-        let reload = begin(&world);
+        rewrite(world, &new);
+        let reload = begin(world);
         let mut first = world.puppet();
         is_ready(&mut first);
         let mut second = world.puppet();
@@ -96,14 +79,13 @@ fn a_rollout_that_goes_back_goes_on() {
         is_ready(&mut again);
         eventually("the new one is gone", || !exists(first.pid()));
         assert!(exists(again.pid()) && world.no_puppet_is_waiting());
-        let told = ask(&world, "status").stdout;
+        let told = ask(world, "status").stdout;
         assert!(
             told.contains("degraded") || told.contains("rolled back"),
             "{told}"
         );
         drop(reload);
-        guarded.stop();
-    }
+    });
 }
 
 // Rule: an address that moves is held until nobody needs it, and then nowhere.
@@ -141,25 +123,22 @@ fn a_moved_address_is_held_and_given_up() {
 // Rule: a worker that is being stopped is stopped.
 #[test]
 fn a_stop_goes_on() {
-    for blow in BLOWS {
-        let world = World::new();
-        let mut guarded = guarded(&world, &puppets("stop_timeout: 1h"));
+    at_each_blow(&puppets("stop_timeout: 1h"), |world, guarded, blow| {
         let mut puppet = world.puppet();
         is_ready(&mut puppet);
         puppet.ask("drain");
-        let stop = asks(&world, "stop app");
+        let stop = asks(world, "stop app");
         assert_eq!(puppet.listen().as_deref(), Some("term"));
         guarded.strike(blow);
-        wait_for(&world, "stopping");
+        wait_for(world, "stopping");
         assert!(exists(puppet.pid()));
         puppet.tell("exit 0");
-        wait_for(&world, "stopped");
+        wait_for(world, "stopped");
         assert!(world.no_puppet_is_waiting());
         guarded.strike(blow);
-        assert_eq!(state_of(&world, "workers", "app"), "stopped");
+        assert_eq!(state_of(world, "workers", "app"), "stopped");
         drop(stop);
-        guarded.stop();
-    }
+    });
 }
 
 // Rule: a listend that was asked to stop goes on with that after a kill, or has stopped.
@@ -203,13 +182,11 @@ fn the_stop_of_the_guard_ends_what_a_killed_daemon_has_left() {
 // Rule: commands beside an instance go on, and count.
 #[test]
 fn commands_beside_an_instance_go_on() {
-    for blow in BLOWS {
-        let world = World::new();
-        let hook = "{ command: [$PROBE, heir, $EVENTS], timeout: 1h }";
-        let lines = format!(
-            "before_start: {hook}\nafter_ready: {hook}\nafter_stop: {hook}\nreload_command: {hook}"
-        );
-        let mut guarded = guarded(&world, &puppets(&lines));
+    let hook = "{ command: [$PROBE, heir, $EVENTS], timeout: 1h }";
+    let lines = format!(
+        "before_start: {hook}\nafter_ready: {hook}\nafter_stop: {hook}\nreload_command: {hook}"
+    );
+    at_each_blow(&puppets(&lines), |world, guarded, blow| {
         let mut before = world.puppet();
         guarded.strike(blow);
         assert!(world.no_puppet_is_waiting(), "{blow:?}");
@@ -223,9 +200,9 @@ fn commands_beside_an_instance_go_on() {
         guarded
             .guard
             .line(&["app.0: after_ready exited with exit status 7"]);
-        wait_for(&world, "running");
-        rewrite(&world, &puppets(&format!("{lines}\n# changed")));
-        let stop = asks(&world, "stop app");
+        wait_for(world, "running");
+        rewrite(world, &puppets(&format!("{lines}\n# changed")));
+        let stop = asks(world, "stop app");
         let mut last = world.puppet();
         assert!(!exists(app.pid()));
         guarded.strike(blow);
@@ -234,18 +211,15 @@ fn commands_beside_an_instance_go_on() {
         guarded
             .guard
             .line(&["app.0: after_stop exited with exit status 9"]);
-        wait_for(&world, "stopped");
+        wait_for(world, "stopped");
         drop(stop);
-        guarded.stop();
-    }
+    });
 }
 
 // Rule: connections that are served go on and count.
 #[test]
 fn connections_go_on_and_count() {
-    for blow in BLOWS {
-        let world = World::new();
-        let yaml = "
+    let yaml = "
 listeners: { web: '127.0.0.1:0' }
 workers:
   app:
@@ -255,7 +229,7 @@ workers:
     handoff: inetd
     max_connections: 20
 ";
-        let mut guarded = guarded(&world, yaml);
+    at_each_blow(yaml, |world, guarded, blow| {
         let address = guarded.guard.address("web");
         let mut all = Vec::new();
         for number in 0..20 {
@@ -269,7 +243,7 @@ workers:
         for (number, stream) in all.iter().enumerate() {
             client::converse(stream, &format!("{number:3}"), &format!("{number:3}"));
         }
-        let told = ask(&world, "status app").stdout;
+        let told = ask(world, "status app").stdout;
         assert!(told.contains("20 open"), "{blow:?}: {told}");
         let first = all.remove(0);
         first.shutdown(Shutdown::Write).expect("shutdown");
@@ -278,25 +252,22 @@ workers:
         assert_eq!(&answer, b"abc");
         drop((all, first, next));
         eventually("all are over", || {
-            ask(&world, "status app")
+            ask(world, "status app")
                 .stdout
                 .contains("0 open, 21 accepted")
         });
-        guarded.stop();
-    }
+    });
 }
 
 // Rule: who is being served by a start on demand is served.
 #[test]
 fn a_start_on_demand_goes_on() {
-    for blow in BLOWS {
-        let world = World::new();
-        let lines = "activation: on-demand\nbefore_start: [$PROBE, heir, $EVENTS]";
-        let mut guarded = guarded(&world, &puppets(lines));
+    let lines = "activation: on-demand\nbefore_start: [$PROBE, heir, $EVENTS]";
+    at_each_blow(&puppets(lines), |world, guarded, blow| {
         let address = guarded.guard.address("web");
         guarded.guard.line(&["every eager worker"]);
         guarded.strike(blow);
-        assert_eq!(state_of(&world, "workers", "app"), "waiting");
+        assert_eq!(state_of(world, "workers", "app"), "waiting");
         let waits = std::thread::spawn(move || client::ask_tcp(address).pid);
         let mut hook = world.puppet();
         guarded.strike(blow);
@@ -306,8 +277,7 @@ fn a_start_on_demand_goes_on() {
         is_ready(&mut app);
         app.tell("serve");
         assert_eq!(waits.join().expect("it is answered"), app.pid());
-        guarded.stop();
-    }
+    });
 }
 
 // Rule: what workers write is neither lost nor told twice.
@@ -355,33 +325,33 @@ fn lines_go_on() {
 // Rule: what workers have stored is given to the next.
 #[test]
 fn stored_descriptors_go_on() {
-    for blow in BLOWS {
-        let world = World::new();
-        let mut guarded = guarded(&world, &puppets("fd_store: 4\nrestart: { backoff: 1ms }"));
-        let mut puppet = world.puppet();
-        is_ready(&mut puppet);
-        for name in ["a", "b", "c", "d"] {
-            puppet.ask(&format!("store {name}"));
-        }
-        puppet.ask("barrier");
-        guarded.strike(blow);
-        guarded.strike(blow);
-        puppet.ask("notify FDSTOREREMOVE=1|FDNAME=a");
-        puppet.ask("barrier");
-        eventually("the guard has given it up", || {
-            guarded.kept_like("/memfd:a ") == 0
-        });
-        puppet.tell("exit 3");
-        let next = world.puppet();
-        let fds = next.report.fds.iter();
-        let stored = fds.filter(|fd| fd.target.starts_with("/memfd:")).count();
-        assert_eq!(stored, 3, "{blow:?}: {:#?}", next.report.fds);
-        for name in ["b", "c", "d"] {
-            assert_eq!(guarded.kept_like(&format!("/memfd:{name} ")), 1);
-        }
-        drop(next);
-        guarded.stop();
-    }
+    at_each_blow(
+        &puppets("fd_store: 4\nrestart: { backoff: 1ms }"),
+        |world, guarded, blow| {
+            let mut puppet = world.puppet();
+            is_ready(&mut puppet);
+            for name in ["a", "b", "c", "d"] {
+                puppet.ask(&format!("store {name}"));
+            }
+            puppet.ask("barrier");
+            guarded.strike(blow);
+            guarded.strike(blow);
+            puppet.ask("notify FDSTOREREMOVE=1|FDNAME=a");
+            puppet.ask("barrier");
+            eventually("the guard has given it up", || {
+                guarded.kept_like("/memfd:a ") == 0
+            });
+            puppet.tell("exit 3");
+            let next = world.puppet();
+            let fds = next.report.fds.iter();
+            let stored = fds.filter(|fd| fd.target.starts_with("/memfd:")).count();
+            assert_eq!(stored, 3, "{blow:?}: {:#?}", next.report.fds);
+            for name in ["b", "c", "d"] {
+                assert_eq!(guarded.kept_like(&format!("/memfd:{name} ")), 1);
+            }
+            drop(next);
+        },
+    );
 }
 
 // Rule: what waits, and what was asked for, stays so.

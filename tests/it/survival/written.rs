@@ -1,10 +1,10 @@
 //! What is written down, and when: the daemon is killed in the middle of a turn.
 
-use super::{BLOWS, Blow, Guarded, guarded, puppets, snapshot_of};
+use super::{BLOWS, Blow, Guarded, asks, guarded, is_ready, puppets, snapshot_of, wait_for};
 use crate::harness::reloading::{ask, state_of};
 use crate::harness::{
-    Daemon, Puppet, Start, World, children, client, eventually, exists, kill, require_root,
-    require_tool, settled, state,
+    Puppet, World, children, client, eventually, exists, kill, require_root, require_tool, settled,
+    state,
 };
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -13,17 +13,6 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-
-fn asks(world: &World, words: &str) -> Daemon {
-    let words = words.split(' ').chain(["--control", "$DIR/control.sock"]);
-    world.start(Start::new(words))
-}
-
-fn wait_for(world: &World, wanted: &str) {
-    eventually(&format!("app is {wanted}"), || {
-        state_of(world, "workers", "app") == wanted
-    });
-}
 
 /// Whether a daemon can be killed at a system call.
 fn can_trace() -> bool {
@@ -80,7 +69,7 @@ fn what_is_asked_for_in_the_turn_of_a_kill_is_done() {
     let world = World::new();
     let mut guarded = guarded(&world, &puppets("stop_timeout: 1h"));
     let mut puppet = world.puppet();
-    puppet.ask("notify READY=1");
+    is_ready(&mut puppet);
     wait_for(&world, "running");
 
     let strace = guarded.doom("clone,clone3");
@@ -103,7 +92,7 @@ fn what_is_asked_for_in_the_turn_of_a_kill_is_done() {
 
     let start = asks(&world, "start app");
     for mut puppet in world.puppets(2) {
-        puppet.ask("notify READY=1");
+        is_ready(&mut puppet);
         puppet.ask("drain");
         // It lives on.
         std::mem::forget(puppet);
@@ -204,7 +193,7 @@ fn a_reload_that_somebody_was_told_of_is_in_force_after_a_kill() {
     let world = World::new();
     let mut guarded = guarded(&world, &puppets("stop_timeout: 1h"));
     let mut puppet = world.puppet();
-    puppet.ask("notify READY=1");
+    is_ready(&mut puppet);
     wait_for(&world, "running");
     world.write("listend.yaml", &puppets("stop_timeout: 2h"));
     let strace = guarded.doom("pwrite64");
@@ -345,7 +334,7 @@ fn no_line_is_passed_on_twice_wherever_listend_is_killed() {
             let world = World::new();
             let mut guarded = guarded(&world, &puppets(&format!("output: {output}")));
             let mut puppet = world.puppet();
-            puppet.ask("notify READY=1");
+            is_ready(&mut puppet);
             wait_for(&world, "running");
             // All that is written, and the last line of it.
             let (mut all, mut number) = (String::new(), 0);
@@ -408,7 +397,7 @@ fn a_stop_right_after_a_resume_loses_no_lines() {
     let world = World::new();
     let guarded = guarded(&world, &puppets("output: file:$DIR/log"));
     let mut puppet = world.puppet();
-    puppet.ask("notify READY=1");
+    is_ready(&mut puppet);
     wait_for(&world, "running");
     let mut strace = guarded.doom("pidfd_send_signal");
     guarded.pause();
