@@ -98,6 +98,46 @@ async fn hyper(listener: Listener) -> Result<(), Failure> {
     Ok(())
 }
 
+fn actix(listener: Listener) -> Result<(), Failure> {
+    use actix_web::{App, HttpServer, web};
+    let app = || App::new().route("/", web::get().to(|| async { body() }));
+    let server = HttpServer::new(app).workers(2);
+    let server = match listener {
+        Listener::Tcp(listener) => server.listen(listener)?,
+        Listener::Unix(listener) => server.listen_uds(listener)?,
+    };
+    actix_web::rt::System::new().block_on(async {
+        let server = server.disable_signals().run();
+        let handle = server.handle();
+        actix_web::rt::spawn(async move {
+            terminated().await;
+            // A stop drops the connections that a worker was handed and has not begun with: first there are to be
+            // no more of them, then the workers have time for those.
+            handle.pause().await;
+            actix_web::rt::time::sleep(std::time::Duration::from_millis(500)).await;
+            handle.stop(true).await;
+        });
+        server.await
+    })?;
+    Ok(())
+}
+
+async fn warp(listener: Listener) -> Result<(), Failure> {
+    use warp::Filter;
+    let server = warp::serve(warp::any().map(body));
+    match listener {
+        Listener::Tcp(listener) => {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            server.incoming(listener).graceful(terminated()).run().await;
+        }
+        Listener::Unix(listener) => {
+            let listener = tokio::net::UnixListener::from_std(listener)?;
+            server.incoming(listener).graceful(terminated()).run().await;
+        }
+    }
+    Ok(())
+}
+
 async fn poem(listener: Listener) -> Result<(), Failure> {
     use poem::listener::{TcpAcceptor, UnixAcceptor};
     use poem::{Server, endpoint::make_sync};
@@ -119,6 +159,35 @@ async fn poem(listener: Listener) -> Result<(), Failure> {
     Ok(())
 }
 
+fn tiny_http(listener: Listener) -> Result<(), Failure> {
+    use std::sync::Arc;
+    let listener = match listener {
+        Listener::Tcp(listener) => {
+            listener.set_nonblocking(false)?;
+            tiny_http::Listener::Tcp(listener)
+        }
+        Listener::Unix(listener) => {
+            listener.set_nonblocking(false)?;
+            tiny_http::Listener::Unix(listener)
+        }
+    };
+    let server = Arc::new(
+        tiny_http::Server::from_listener(listener, None).map_err(|error| error.to_string())?,
+    );
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM])?;
+    let stopped = Arc::clone(&server);
+    std::thread::spawn(move || {
+        signals.forever().next();
+        stopped.unblock();
+    });
+    for request in server.incoming_requests() {
+        request.respond(tiny_http::Response::from_string(body()))?;
+    }
+    // Dropped, the server removes the path of its socket, which others have as well.
+    std::mem::forget(server);
+    Ok(())
+}
+
 fn main() -> Result<(), Failure> {
     let way = std::env::args().nth(1).unwrap_or_default();
     let listener = inherited()?;
@@ -130,7 +199,10 @@ fn main() -> Result<(), Failure> {
     match way.as_str() {
         "axum" => runtime()?.block_on(axum(listener)),
         "hyper" => runtime()?.block_on(hyper(listener)),
+        "actix" => actix(listener),
+        "warp" => runtime()?.block_on(warp(listener)),
         "poem" => runtime()?.block_on(poem(listener)),
-        _ => Err("axum, hyper or poem".into()),
+        "tiny_http" => tiny_http(listener),
+        _ => Err("axum, hyper, actix, warp, poem or tiny_http".into()),
     }
 }
