@@ -4,7 +4,7 @@
 # make install    install everything: DESTDIR, PREFIX, SYSCONFDIR, UNITDIR … see below
 # make uninstall  remove it again, except for the configuration
 # make deb, rpm   build packages in target/packages
-# make dist       everything of a release, in target/packages: `source`, `tarball`, deb, rpm, `sbom`, checksums
+# make dist       everything of a release, in target/packages: `source`, `vendor`, `tarball`, deb, rpm, `sbom`, checksums
 # make deny       check the dependencies with cargo-deny (part of make test)
 # make soak       one daemon under load against an adversary: MINUTES=60 SEED=…
 # make bench      measure the numbers of docs/performance.md
@@ -24,7 +24,7 @@ MAN_PAGES = $(wildcard man/*.[1-8])
 
 .PHONY: all setup test test-all check fmt clippy deny doc man unit soak bench clean
 .PHONY: install install-openrc install-runit install-s6 uninstall stage deb rpm rpm-tool
-.PHONY: dist portable source tarball sbom
+.PHONY: dist portable source vendor tarball sbom
 
 # Installation directories, below DESTDIR if it is set.
 PREFIX ?= /usr/local
@@ -226,7 +226,7 @@ stage:
 dist:
 	rm -rf $(PACKAGES)
 	$(MAKE) portable
-	$(MAKE) source tarball deb rpm sbom LISTEND=$(PORTABLE)
+	$(MAKE) source vendor tarball deb rpm sbom LISTEND=$(PORTABLE)
 	cd $(PACKAGES) && sha256sum -- * >SHA256SUMS && cat SHA256SUMS
 
 # The oldest glibc that a release runs with: that of RHEL 8 and Debian 10. renameat2(2) came with it.
@@ -245,10 +245,24 @@ portable:
 		$(CARGO) build --locked --release --bin listend && install -D target/release/listend $(PORTABLE); \
 	fi
 
+# The same files make the same tarball.
+PACK = tar --create --gzip --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(SOURCE_DATE_EPOCH)
+
 # Also what the packages of Alpine and Arch are built from.
 source:
 	mkdir -p $(PACKAGES)
 	git archive --prefix=listend-$(VERSION)/ -o $(PACKAGES)/listend-$(VERSION).tar.gz HEAD
+
+# The crates of Cargo.lock, to be unpacked over the source: it is built without a network then.
+VENDOR = listend-$(VERSION)-vendor
+vendor:
+	rm -rf target/vendor
+	mkdir -p target/vendor/listend-$(VERSION)/.cargo $(PACKAGES)
+	cp .cargo/config.toml target/vendor/listend-$(VERSION)/.cargo
+	cd target/vendor/listend-$(VERSION) && \
+		$(CARGO) vendor --locked --manifest-path $(CURDIR)/Cargo.toml vendor >>.cargo/config.toml
+	$(PACK) --directory target/vendor --file $(PACKAGES)/$(VENDOR).tar.gz listend-$(VERSION)
+	rm -rf target/vendor
 
 # The program with all that `make install` installs, and a script that places it.
 TARBALL = listend-$(VERSION)-$(MACHINE)-linux-gnu
@@ -261,9 +275,7 @@ tarball:
 	printf 'machine=%s\nglibc=%s\n' $(MACHINE) "$$(sh scripts/oldest-glibc $(LISTEND))" \
 		>target/tarball/$(TARBALL)/requires
 	mkdir -p $(PACKAGES)
-	@# The same files make the same tarball.
-	tar --create --gzip --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(SOURCE_DATE_EPOCH) \
-		--directory target/tarball --file $(PACKAGES)/$(TARBALL).tar.gz $(TARBALL)
+	$(PACK) --directory target/tarball --file $(PACKAGES)/$(TARBALL).tar.gz $(TARBALL)
 
 # What is linked into the program: a bill of materials in the format of CycloneDX.
 sbom:
