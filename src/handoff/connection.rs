@@ -9,8 +9,9 @@ use crate::connection::{Credentials, End, Ends, Protocol};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 
-/// A variable's name, and its value: a path is any bytes. No NUL is among them.
-pub type Variable = (&'static str, Vec<u8>);
+/// Takes the name of a variable, and what appends its value: a path is any bytes. No NUL is among them.
+/// Nothing is collected, because there is one for each connection.
+pub type Put<'a> = dyn FnMut(&'static str, &dyn Fn(&mut Vec<u8>)) + 'a;
 
 /// The names under one protocol.
 struct Names {
@@ -44,30 +45,35 @@ const UNIX: Names = Names {
     remote: ("UNIXREMOTEPATH", ""),
 };
 
-/// All variables of a connection.
-pub fn variables(ends: &Ends) -> Vec<Variable> {
-    // Two of CGI, PROTO, two for each end; on a unix socket three for who the client is.
-    let mut variables = Vec::with_capacity(8);
-    cgi(&ends.remote, &mut variables);
+/// No connection has more variables: two of CGI, PROTO, two for each end; on a unix socket three for who
+/// the client is.
+pub const MOST_VARIABLES: usize = 8;
+
+/// Tells all variables of a connection.
+pub fn tell(ends: &Ends, put: &mut Put<'_>) {
+    cgi(&ends.remote, put);
     let names = match ends.protocol {
         Protocol::Tcp => TCP,
         Protocol::Sctp => SCTP,
         Protocol::Unix => UNIX,
         Protocol::Vsock => VSOCK,
     };
-    variables.push(("PROTO", names.proto.into()));
-    ucspi(&ends.local, names.local, &mut variables);
-    ucspi(&ends.remote, names.remote, &mut variables);
+    put("PROTO", &|out| {
+        out.extend_from_slice(names.proto.as_bytes())
+    });
+    ucspi(&ends.local, names.local, put);
+    ucspi(&ends.remote, names.remote, put);
     if let Some(Credentials { pid, uid, gid }) = ends.credentials {
-        variables.push(("UNIXREMOTEEUID", decimal(uid)));
-        variables.push(("UNIXREMOTEEGID", decimal(gid)));
-        variables.push(("UNIXREMOTEPID", decimal(pid)));
+        put("UNIXREMOTEEUID", &|out| decimal(uid, out));
+        put("UNIXREMOTEEGID", &|out| decimal(gid, out));
+        put("UNIXREMOTEPID", &|out| {
+            out.extend_from_slice(pid.to_string().as_bytes());
+        });
     }
-    variables
 }
 
 /// The ends of the connection of a process that has these variables, as far as they say it: the inverse of
-/// [`variables`].
+/// [`tell`].
 pub fn ends<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Option<Ends> {
     let number = |name: &str| value(name)?.parse::<u32>().ok();
     let proto = value("PROTO")?;
@@ -112,97 +118,108 @@ pub fn ends<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Option<Ends> {
 
 /// REMOTE_ADDR and REMOTE_PORT, by the rules of systemd: an address without brackets, `vsock:CID`, a
 /// path or `@name`; neither for who has no name.
-fn cgi(remote: &End, variables: &mut Vec<Variable>) {
+fn cgi(remote: &End, put: &mut Put<'_>) {
     match remote {
         End::Inet(address) => {
-            variables.push(("REMOTE_ADDR", with_scope(address)));
-            variables.push(("REMOTE_PORT", decimal(address.port())));
+            put("REMOTE_ADDR", &|out| with_scope(address, out));
+            put("REMOTE_PORT", &|out| decimal(address.port().into(), out));
         }
         End::Vsock { cid, port } => {
-            variables.push(("REMOTE_ADDR", format!("vsock:{cid}").into_bytes()));
-            variables.push(("REMOTE_PORT", decimal(port)));
+            put("REMOTE_ADDR", &|out| {
+                out.extend_from_slice(b"vsock:");
+                decimal(*cid, out);
+            });
+            put("REMOTE_PORT", &|out| decimal(*port, out));
         }
-        End::Path(_) | End::Abstract(_) | End::Unnamed => {
-            variables.extend(unix_name(remote).map(|name| ("REMOTE_ADDR", name)));
-        }
+        End::Path(_) | End::Abstract(_) => put("REMOTE_ADDR", &|out| unix_name(remote, out)),
+        End::Unnamed => {}
     }
 }
 
-fn ucspi(
-    end: &End,
-    (address_name, port_name): (&'static str, &'static str),
-    variables: &mut Vec<Variable>,
-) {
+fn ucspi(end: &End, (address_name, port_name): (&'static str, &'static str), put: &mut Put<'_>) {
     match end {
         End::Inet(address) => {
-            variables.push((address_name, ip(address.ip())));
-            variables.push((port_name, decimal(address.port())));
+            put(address_name, &|out| ip(address.ip(), out));
+            put(port_name, &|out| decimal(address.port().into(), out));
         }
         End::Vsock { cid, port } => {
-            variables.push((address_name, decimal(cid)));
-            variables.push((port_name, decimal(port)));
+            put(address_name, &|out| decimal(*cid, out));
+            put(port_name, &|out| decimal(*port, out));
         }
-        End::Path(_) | End::Abstract(_) | End::Unnamed => {
-            variables.extend(unix_name(end).map(|name| (address_name, name)));
-        }
+        End::Path(_) | End::Abstract(_) => put(address_name, &|out| unix_name(end, out)),
+        End::Unnamed => {}
     }
 }
 
 /// A link-local address means nothing without its interface, which is known by its index here.
-fn with_scope(address: &SocketAddr) -> Vec<u8> {
-    match address {
-        SocketAddr::V6(six) if six.scope_id() != 0 => {
-            format!("{}%{}", six.ip(), six.scope_id()).into_bytes()
-        }
-        SocketAddr::V4(_) | SocketAddr::V6(_) => ip(address.ip()),
+fn with_scope(address: &SocketAddr, out: &mut Vec<u8>) {
+    ip(address.ip(), out);
+    if let SocketAddr::V6(six) = address
+        && six.scope_id() != 0
+    {
+        out.push(b'%');
+        decimal(six.scope_id(), out);
     }
 }
 
 /// An address as text. Of IPv4 it is written here: `Display` takes 1,300 instructions, and there are three
 /// for each connection.
-fn ip(address: IpAddr) -> Vec<u8> {
+fn ip(address: IpAddr, out: &mut Vec<u8>) {
     let IpAddr::V4(four) = address else {
-        return address.to_string().into_bytes();
+        return out.extend_from_slice(address.to_string().as_bytes());
     };
-    let mut text = Vec::with_capacity("255.255.255.255".len());
     for (index, octet) in four.octets().into_iter().enumerate() {
         if index > 0 {
-            text.push(b'.');
+            out.push(b'.');
         }
-        for unit in [100, 10, 1] {
-            if octet >= unit || unit == 1 {
-                text.push(b'0' + octet / unit % 10);
-            }
+        decimal(octet.into(), out);
+    }
+}
+
+pub(super) fn decimal(number: u32, out: &mut Vec<u8>) {
+    let start = out.len();
+    let mut rest = number;
+    loop {
+        // A digit, so that nothing is cut off.
+        out.push(b'0' + (rest % 10) as u8);
+        rest /= 10;
+        if rest == 0 {
+            break;
         }
     }
-    text
+    if let Some(digits) = out.get_mut(start..) {
+        digits.reverse();
+    }
 }
 
 /// `@` stands for every NUL of an abstract name, the leading one included, as in ss(8) and
 /// /proc/net/unix: an environment cannot hold one. All other bytes stay as they are.
-fn unix_name(end: &End) -> Option<Vec<u8>> {
+fn unix_name(end: &End, out: &mut Vec<u8>) {
     match end {
-        End::Path(path) => Some(path.as_os_str().as_bytes().to_owned()),
+        End::Path(path) => out.extend_from_slice(path.as_os_str().as_bytes()),
         End::Abstract(name) => {
             let bytes = [0].iter().chain(name);
-            Some(
-                bytes
-                    .map(|byte| if *byte == 0 { b'@' } else { *byte })
-                    .collect(),
-            )
+            out.extend(bytes.map(|byte| if *byte == 0 { b'@' } else { *byte }));
         }
-        End::Inet(_) | End::Vsock { .. } | End::Unnamed => None,
+        End::Inet(_) | End::Vsock { .. } | End::Unnamed => {}
     }
-}
-
-fn decimal(number: impl ToString) -> Vec<u8> {
-    number.to_string().into_bytes()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::handoff::belongs_to_a_handoff;
+
+    fn variables(ends: &Ends) -> Vec<(&'static str, Vec<u8>)> {
+        let mut all = Vec::new();
+        tell(ends, &mut |name, write| {
+            let mut value = Vec::new();
+            write(&mut value);
+            all.push((name, value));
+        });
+        assert!(all.len() <= MOST_VARIABLES);
+        all
+    }
 
     fn of(protocol: Protocol, local: End, remote: End, credentials: Option<Credentials>) -> String {
         let ends = Ends {
@@ -229,8 +246,15 @@ mod tests {
         for octet in 0..=255_u8 {
             for four in [[octet, 0, 10, 100], [255, octet, octet, octet]] {
                 let address = IpAddr::from(four);
-                assert_eq!(ip(address), address.to_string().into_bytes());
+                let mut text = Vec::new();
+                ip(address, &mut text);
+                assert_eq!(text, address.to_string().into_bytes());
             }
+        }
+        for number in [0, 9, 10, 65_535, u32::MAX] {
+            let mut text = b"x".to_vec();
+            decimal(number, &mut text);
+            assert_eq!(text, format!("x{number}").into_bytes());
         }
     }
 

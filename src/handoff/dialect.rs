@@ -17,7 +17,8 @@ pub struct Dialect {
     pub first_fd: i32,
     /// O_NONBLOCK on its listeners, where `nonblocking:` is not written.
     pub default_nonblocking: bool,
-    /// Whether it can pass an accepted connection in place of the sockets.
+    /// Whether it can pass an accepted connection in place of the sockets. What it tells is the same for every
+    /// connection then, whatever the instance (`worker::Pattern`).
     pub connections: bool,
     /// Whether it names stored descriptors (`fd_store:`), too.
     pub stores: bool,

@@ -89,6 +89,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_connection_is_told_of_in_the_same_way_whatever_the_instance() {
+        for dialect in ALL.iter().filter(|dialect| dialect.connections) {
+            let of = |instance, generation| {
+                let inputs = Descriptors {
+                    sockets: &[],
+                    connection: Some(50),
+                    stored: &[],
+                    below: None,
+                    to: Recipient {
+                        instance,
+                        generation,
+                        listend: 7,
+                        listen_pid: true,
+                        inode: PidfdInode::Tell,
+                        acknowledge_at: None,
+                    },
+                };
+                Handoff::one(dialect).layout(&inputs)
+            };
+            assert_eq!(of(0, 1), of(8, 3), "{dialect:?}");
+        }
+    }
+
     /// Letter by letter, as the programs read them.
     #[test]
     fn the_variables_are_those_of_the_programs() {

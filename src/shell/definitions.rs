@@ -13,6 +13,7 @@ use crate::listener::{BoundSocket, SocketTable, shard_of};
 use crate::plan::{
     Changes, Lifecycle, ListenerPlan, Origin, Plan, SocketKey, WorkerId, WorkerPlan,
 };
+use crate::worker::Pattern;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub(super) struct Definition {
     pub(super) plan: Arc<WorkerPlan>,
     /// What it was resolved from.
     pub(super) origin: Arc<Origin>,
+    /// What the processes of its connections have in common.
+    pub(super) pattern: Pattern,
     /// `None` for the one that the configuration has: whatever its listeners have.
     sockets: Option<Vec<FormerSocket>>,
 }
@@ -236,6 +239,7 @@ impl Definitions {
             let definition = Definition {
                 plan: Arc::clone(one),
                 origin: Arc::clone(&plan.origin),
+                pattern: Pattern::default(),
                 sockets: None,
             };
             self.all.insert((*worker, latest), definition);
@@ -285,6 +289,7 @@ impl Definition {
         Definition {
             plan,
             origin,
+            pattern: Pattern::default(),
             sockets,
         }
     }

@@ -359,18 +359,25 @@ impl Shell {
             control: self.control.path(),
             ready: ways.their_end(),
         };
-        let around = &self.daemon_context;
-        let preparation = Preparation::new(worker, given, wanted.numbers(), around);
-        let preparation = preparation.map_err(not_prepared)?;
-        let file = preparation.output_file().map_err(not_prepared)?;
-        let name = || event_text::instance_name(&self.definitions, instance);
-        let logs = &mut self.logs;
-        let target = logs.open(&self.epoll, worker, name, process, instance, file)?;
-        let Target::Ready(target) = target else {
-            return Ok(None);
+        let (numbers, around) = (wanted.numbers(), &self.daemon_context);
+        let as_others = definition.pattern.prepare(worker, &given, numbers, around);
+        let (prepared, _target) = match as_others {
+            Some(prepared) => (prepared, None),
+            None => {
+                let preparation = Preparation::new(worker, given, numbers, around);
+                let preparation = preparation.map_err(not_prepared)?;
+                let file = preparation.output_file().map_err(not_prepared)?;
+                let name = || event_text::instance_name(&self.definitions, instance);
+                let logs = &mut self.logs;
+                let target = logs.open(&self.epoll, worker, name, process, instance, file)?;
+                let Target::Ready(target) = target else {
+                    return Ok(None);
+                };
+                let output = target.as_ref().map(OutputTarget::as_given);
+                let prepared = preparation.program(output).map_err(not_prepared)?;
+                (prepared, target)
+            }
         };
-        let output = target.as_ref().map(OutputTarget::as_given);
-        let prepared = preparation.program(output).map_err(not_prepared)?;
         let tell = match connection {
             Some(connection) => self.clients.tell(connection),
             None => self.store.tell(),

@@ -240,7 +240,7 @@ unsafe fn steps(prepared: &mut Prepared, to_default: u64, gate: Option<&Gate>) -
         // Dispositions first, while no handler of the parent can run here, which would write into the
         // parent's pipe.
         default_dispositions(to_default);
-        if prepared.spec.ignore_sigpipe && !prepared.signals.ignores(libc::SIGPIPE) {
+        if prepared.common.spec.ignore_sigpipe && !prepared.common.signals.ignores(libc::SIGPIPE) {
             /// A struct sigaction that ignores, as in [`default_dispositions`]; the handler is the
             /// first member.
             const IGNORE: [u64; 8] = [libc::SIG_IGN as u64, 0, 0, 0, 0, 0, 0, 0];
@@ -259,7 +259,7 @@ unsafe fn steps(prepared: &mut Prepared, to_default: u64, gate: Option<&Gate>) -
         attempt!(Stage::Session, call(libc::SYS_setsid, 0, 0, 0, 0));
         attempt!(Stage::Output, standard_streams(prepared));
         attempt!(Stage::Descriptors, place_descriptors(prepared));
-        if let Some(score) = prepared.spec.oom_score_adjust {
+        if let Some(score) = prepared.common.spec.oom_score_adjust {
             let mut text = [b'-'; 21];
             let [_, digits @ ..] = &mut text;
             let length = write_decimal(digits, score.unsigned_abs().into());
@@ -275,7 +275,7 @@ unsafe fn steps(prepared: &mut Prepared, to_default: u64, gate: Option<&Gate>) -
         fill_slots(prepared);
         // Nothing is opened below here: the child still has every descriptor of the parent, which
         // may be more than the worker's RLIMIT_NOFILE allows.
-        for (index, limit) in prepared.spec.limits.iter().enumerate() {
+        for (index, limit) in prepared.common.spec.limits.iter().enumerate() {
             // The layout of prlimit64(2): two 64-bit numbers on every architecture.
             let value = [limit.soft, limit.hard].map(|value| value.unwrap_or(u64::MAX));
             let resource = limit.resource.number() as usize;
@@ -286,14 +286,14 @@ unsafe fn steps(prepared: &mut Prepared, to_default: u64, gate: Option<&Gate>) -
                 call(libc::SYS_prlimit64, 0, resource, value, 0)
             );
         }
-        if let Some(nice) = prepared.spec.nice {
+        if let Some(nice) = prepared.common.spec.nice {
             let which = libc::PRIO_PROCESS as usize;
             attempt!(
                 Stage::Nice,
                 call(libc::SYS_setpriority, which, 0, nice as isize as usize, 0)
             );
         }
-        let credentials = prepared.spec.credentials.as_ref();
+        let credentials = prepared.common.spec.credentials.as_ref();
         if let Some(groups) = credentials.and_then(|known| known.groups.as_ref()) {
             let (length, groups) = (groups.len(), groups.as_ptr() as usize);
             attempt!(Stage::Groups, call(SYS_SETGROUPS, length, groups, 0, 0));
@@ -317,14 +317,14 @@ unsafe fn steps(prepared: &mut Prepared, to_default: u64, gate: Option<&Gate>) -
         }
         // After the user is set, so that a folder which that user may not enter is an error here
         // and not a surprise later.
-        if let Some(folder) = &prepared.spec.working_directory {
+        if let Some(folder) = &prepared.common.spec.working_directory {
             let folder = folder.as_ptr() as usize;
             attempt!(
                 Stage::WorkingDirectory,
                 call(libc::SYS_chdir, folder, 0, 0, 0)
             );
         }
-        if let Some(mask) = prepared.spec.umask {
+        if let Some(mask) = prepared.common.spec.umask {
             call(libc::SYS_umask, mask as usize, 0, 0, 0);
         }
         if let Some(gate) = gate {
@@ -333,8 +333,8 @@ unsafe fn steps(prepared: &mut Prepared, to_default: u64, gate: Option<&Gate>) -
         attempt!(Stage::Signals, unblock_all_signals());
         let answer = call(
             libc::SYS_execve,
-            prepared.program.as_ptr() as usize,
-            prepared.argv.pointers() as usize,
+            prepared.common.program.as_ptr() as usize,
+            prepared.common.argv.pointers() as usize,
             prepared.environment.pointers() as usize,
             0,
         );
@@ -450,8 +450,8 @@ unsafe fn unblock_all_signals() -> isize {
 /// 0 is /dev/null; 1 and 2 are as the plan says. Comes first: a descriptor that is handed over there
 /// goes on top. What it would cover is left as it is.
 unsafe fn standard_streams(prepared: &Prepared) -> isize {
-    let is_covered = |number| prepared.targets.contains(&number);
-    let discards = matches!(prepared.output, Stdio::Null);
+    let is_covered = |number| prepared.common.targets.contains(&number);
+    let discards = matches!(prepared.common.output, Stdio::Null);
     // SAFETY: plain descriptor calls.
     unsafe {
         let null = match discards || !is_covered(0) {
@@ -461,7 +461,7 @@ unsafe fn standard_streams(prepared: &Prepared) -> isize {
         if null < 0 && (discards || !is_covered(0)) {
             return null;
         }
-        let (output, answer) = match &prepared.output {
+        let (output, answer) = match &prepared.common.output {
             Stdio::Inherit => (-1, 0),
             Stdio::Null => (-1, both(null, is_covered(1))),
             Stdio::File { link, .. } => {
@@ -560,7 +560,7 @@ unsafe fn place_descriptors(prepared: &mut Prepared) -> isize {
         // Everything else goes at exec, whatever this process inherited. The status pipe stays until
         // then. Older kernels (< 5.11) lack the flag: every descriptor of ours has FD_CLOEXEC anyway.
         let flag = libc::CLOSE_RANGE_CLOEXEC as usize;
-        for (first, last) in &prepared.unused {
+        for (first, last) in &prepared.common.unused {
             let (first, last) = (*first as usize, *last as usize);
             call(libc::SYS_close_range, first, last, flag, 0);
         }

@@ -218,8 +218,8 @@ pub fn launch(
     plan: impl FnOnce(&[RawFd], &[RawFd], RawFd) -> Vec<FdAction>,
 ) -> io::Result<Launched> {
     let shares = raw::BARE
-        && prepared.spec.credentials.is_none()
-        && prepared.spec.oom_score_adjust.is_none();
+        && prepared.common.spec.credentials.is_none()
+        && prepared.common.spec.oom_score_adjust.is_none();
     let (held, release) = match tell {
         Tell::PipeWhenReleased => {
             let (held, release) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
@@ -248,15 +248,13 @@ pub fn launch(
         }
     };
     let writer_fd = writer.number();
-    if let Some(second) = &prepared.second {
+    if prepared.second.is_some() {
         prepared.fds.push(writer_fd);
-        prepared.targets.push(second.status);
     }
-    prepared.fd_actions = plan(&prepared.fds, &prepared.targets, writer_fd);
+    prepared.fd_actions = plan(&prepared.fds, &prepared.common.targets, writer_fd);
     prepared.fds.push(writer_fd);
-    prepared.argv.seal();
     prepared.environment.seal();
-    let output = match prepared.output {
+    let output = match prepared.common.output {
         Stdio::Descriptor(fd) | Stdio::File { handle: fd, .. } => fd,
         Stdio::Inherit | Stdio::Null => writer_fd,
     };
@@ -387,8 +385,12 @@ fn clone_without_handlers(
     // kept until then.
     unsafe {
         let own = &mut *work.as_ptr();
-        let ignores_sigpipe = own.prepared.spec.ignore_sigpipe;
-        own.to_default = own.prepared.signals.to_default(false, ignores_sigpipe);
+        let ignores_sigpipe = own.prepared.common.spec.ignore_sigpipe;
+        own.to_default = own
+            .prepared
+            .common
+            .signals
+            .to_default(false, ignores_sigpipe);
         let (stack, stack_size) = own.stack_range();
         let arguments = CloneArguments {
             flags: u64::from(flags.cast_unsigned()) | CLEAR_HANDLERS,
@@ -416,8 +418,12 @@ fn clone_blocked(work: NonNull<Work>, flags: c_int, pidfd: &mut c_int) -> io::Re
     // `clone_without_handlers`.
     unsafe {
         let own = &mut *work.as_ptr();
-        let ignores_sigpipe = own.prepared.spec.ignore_sigpipe;
-        own.to_default = own.prepared.signals.to_default(true, ignores_sigpipe);
+        let ignores_sigpipe = own.prepared.common.spec.ignore_sigpipe;
+        own.to_default = own
+            .prepared
+            .common
+            .signals
+            .to_default(true, ignores_sigpipe);
         let (stack, stack_size) = own.stack_range();
         let top = stack.wrapping_add(stack_size).cast();
         let mut all: libc::sigset_t = std::mem::zeroed();

@@ -75,7 +75,9 @@ pub use peer::{peer, peer_groups};
 pub use pidfd::{
     open as open_pidfd, send_signal, send_signal_to_child, send_signal_to_group, take_descriptor_of,
 };
-pub use prepared::{CStrings, ContainsNul, EnvSlot, FdAction, FdSlot, Prepared, SecondStep, Stdio};
+pub use prepared::{
+    CStrings, Common, ContainsNul, EnvSlot, FdAction, FdSlot, Prepared, SecondStep, Stdio,
+};
 pub use proc_file::read_proc_file;
 pub use reuseport::attach_to_group;
 pub use signal::{

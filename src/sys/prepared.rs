@@ -8,21 +8,34 @@ use std::mem::MaybeUninit;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::ptr;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// The data of a launch, laid out before the clone; owns every byte.
 #[derive(Debug)]
 pub struct Prepared {
-    /// The path that execve(2) gets.
-    pub program: CString,
-    /// The arguments of the program.
-    pub argv: CStrings,
+    /// What it shares with other launches.
+    pub common: Rc<Common>,
     /// The whole environment.
     pub environment: CStrings,
     /// The descriptors that [`FdAction`]s speak of; [`super::launch()`] appends the status pipe.
     pub fds: Vec<RawFd>,
     /// The moves that bring the descriptors to their numbers.
     pub fd_actions: Vec<FdAction>,
+    /// The limit of open files, soft and hard, while the descriptors are placed: there may be as many as
+    /// the limit of the parent allows. `None` is the parent's.
+    pub open_files: Option<(u64, u64)>,
+    /// Set if the program is listend itself, which executes the worker's: in its sandbox.
+    pub second: Option<SecondStep>,
+}
+
+/// The part of a launch that may be the same for many: laid out once, and only read from then on.
+#[derive(Debug)]
+pub struct Common {
+    /// The path that execve(2) gets.
+    pub program: CString,
+    /// The arguments of the program, sealed.
+    pub argv: CStrings,
     /// The number that each descriptor gets.
     pub targets: Vec<RawFd>,
     /// The numbers from 3 on that the worker does not get, as ranges (first and last): everything
@@ -34,11 +47,6 @@ pub struct Prepared {
     pub spec: LaunchSpec<CString>,
     /// The signals whose disposition listend has changed ([`super::changed_signals`]).
     pub signals: ChangedSignals,
-    /// The limit of open files, soft and hard, while the descriptors are placed: there may be as many as
-    /// the limit of the parent allows. `None` is the parent's.
-    pub open_files: Option<(u64, u64)>,
-    /// Set if the program is listend itself, which executes the worker's: in its sandbox.
-    pub second: Option<SecondStep>,
 }
 
 /// What the program that sets up a sandbox needs, before it executes the worker's.
@@ -46,7 +54,8 @@ pub struct Prepared {
 pub struct SecondStep {
     /// The file that says what to do, one of [`Prepared::fds`]; open until the child has its copy.
     pub order: OwnedFd,
-    /// The number that the status pipe gets in it: how the second exec went is told there, too.
+    /// The number that the status pipe gets in it, the last of [`Common::targets`]: how the second exec went is
+    /// told there, too.
     pub status: RawFd,
 }
 
@@ -120,6 +129,15 @@ impl CStrings {
         }
     }
 
+    /// The same, with room for those of another beside them.
+    pub fn with_room_beside(strings: usize, other: &CStrings) -> CStrings {
+        CStrings {
+            bytes: Vec::with_capacity(strings * 40 + other.bytes.len()),
+            starts: Vec::with_capacity(strings + other.starts.len()),
+            ..CStrings::default()
+        }
+    }
+
     /// Appends what `write` appends to the bytes it is given, as one string.
     ///
     /// # Errors
@@ -149,6 +167,21 @@ impl CStrings {
         let digits = self.bytes.len();
         self.slots.push((slot, digits));
         self.bytes.resize(digits + SLOT_LENGTH, 0);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Whether there is a variable of this name among so many that came first.
+    pub fn has(&self, name: &str, among: usize) -> bool {
+        let starts = self.starts.iter().take(among);
+        let mut strings = starts.filter_map(|start| self.bytes.get(*start..));
+        strings.any(|string| {
+            let rest = string.strip_prefix(name.as_bytes());
+            rest.is_some_and(|rest| rest.first() == Some(&b'='))
+        })
     }
 
     /// The value behind `NAME=`; `None` if there is no such string, or only the child knows it.
@@ -182,8 +215,18 @@ impl CStrings {
         })
     }
 
+    /// Appends all strings of another.
+    pub fn append(&mut self, other: &CStrings) {
+        let offset = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.starts
+            .extend(other.starts.iter().map(|start| offset + start));
+        self.slots
+            .extend(other.slots.iter().map(|(slot, at)| (*slot, offset + at)));
+    }
+
     /// Lets the pointers point. Nothing may be appended after that.
-    pub(super) fn seal(&mut self) {
+    pub fn seal(&mut self) {
         let strings = self
             .starts
             .iter()

@@ -5,6 +5,7 @@ pub mod expand;
 mod fdmap;
 mod limits;
 mod outcome;
+mod pattern;
 mod prepare;
 mod program;
 mod sandbox_advice;
@@ -13,6 +14,7 @@ mod second;
 pub use advise::{JOURNAL, advise};
 pub use limits::limits;
 pub use outcome::{explain, explain_fork, explain_inside, reason};
+pub use pattern::Pattern;
 pub use prepare::{
     DaemonContext, InheritedSocket, Numbers, OutputTarget, Preparation, PrepareError, Served,
     SpawnInputs, launch,

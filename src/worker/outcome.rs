@@ -20,17 +20,23 @@ use std::path::{Path, PathBuf};
 /// stop.
 pub fn explain(failure: &LaunchFailure, worker: &WorkerPlan, prepared: &Prepared) -> String {
     let user = Identity::of(worker.launch.credentials.as_ref());
-    let program = Path::new(std::ffi::OsStr::from_bytes(prepared.program.as_bytes()));
-    let folder = prepared.spec.working_directory.as_ref();
+    let program = Path::new(std::ffi::OsStr::from_bytes(
+        prepared.common.program.as_bytes(),
+    ));
+    let folder = prepared.common.spec.working_directory.as_ref();
     let folder = folder.map_or(PathBuf::from("."), |folder| {
         PathBuf::from(std::ffi::OsStr::from_bytes(folder.as_bytes()))
     });
     match failure.stage {
-        Stage::Exec | Stage::WorkingDirectory => {
-            reason_of_path(failure, program, &folder, &user, &prepared.spec.limits)
-        }
+        Stage::Exec | Stage::WorkingDirectory => reason_of_path(
+            failure,
+            program,
+            &folder,
+            &user,
+            &prepared.common.spec.limits,
+        ),
         Stage::Output => {
-            let target = match &prepared.output {
+            let target = match &prepared.common.output {
                 Stdio::File { path, .. } => path.display().to_string(),
                 // What is a descriptor already was opened before.
                 Stdio::Inherit | Stdio::Null | Stdio::Descriptor(_) => "/dev/null".to_owned(),
@@ -131,7 +137,7 @@ pub fn explain_fork(errno: i32) -> String {
 }
 
 fn limit_reason(failure: &LaunchFailure, prepared: &Prepared) -> String {
-    let limit = prepared.spec.limits.get(usize::from(failure.detail));
+    let limit = prepared.common.spec.limits.get(usize::from(failure.detail));
     let key = limit.map_or("?", |limit| limit.resource.key());
     let why = describe(failure.errno);
     if failure.errno == libc::EPERM {

@@ -3,17 +3,19 @@
 use super::{expand, fdmap, program, second};
 use crate::config::{Endpoint, Hook, Output, Piece, Ready, SERVER_PORT, SocketRef, Template};
 use crate::connection::Ends;
-use crate::handoff::{
-    self, FdLayout, PidfdInode, Stored, Value, Variable, connection, notify, supervisor,
-};
+use crate::handoff::{self, FdLayout, PidfdInode, Stored, Value, connection, notify, supervisor};
 use crate::launch_spec::{Limit, Resource};
 use crate::plan::WorkerPlan;
 use crate::stage::Stage;
-use crate::sys::{CStrings, ChangedSignals, ContainsNul, EnvSlot, Launched, Prepared, Stdio, Tell};
+use crate::sys::{
+    CStrings, ChangedSignals, Common, ContainsNul, EnvSlot, Launched, Prepared, Stdio, Tell,
+};
 use std::ffi::{CString, OsString};
 use std::fmt;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// A bound socket, as one instance gets it.
 #[derive(Debug, Clone, Copy)]
@@ -229,6 +231,19 @@ impl<'a> Preparation<'a> {
         )
     }
 
+    /// Lays out what the process has in common with others, without the variables of [`push_of_one`].
+    pub(super) fn of_all(self) -> Result<LaidOut, PrepareError> {
+        let environment = environment_of_all(
+            self.worker,
+            self.given,
+            None,
+            CStrings::default(),
+            &self.context,
+        )?;
+        let command = (self.worker.command.as_slice(), self.worker.argv0.as_ref());
+        lay_out_common(self.worker, command, environment, None, self.context)
+    }
+
     /// Lays out a command that runs beside an instance: in the worker's surroundings, but without
     /// listeners and without a way to tell anything. Of what is given the sockets are those that its
     /// templates may name. `told` are variables for it alone.
@@ -244,9 +259,11 @@ impl<'a> Preparation<'a> {
     ) -> Result<Prepared, PrepareError> {
         self.context.layout = FdLayout::default();
         let told = told.into_iter();
-        let told = told.map(|(name, text)| (name.into(), Value::Text(text)));
-        let environment =
-            environment_with(self.worker, output, &[], told.collect(), &self.context)?;
+        let told = told.map(|(name, text)| (name, Value::Text(text)));
+        let told: Vec<(&str, Value)> = told.collect();
+        let block = CStrings::with_room_for(self.worker.environment.len() + told.len() + 1);
+        let told = told.iter().map(|(name, value)| (*name, value));
+        let environment = environment_with(self.worker, output, block, told, &self.context)?;
         let command = (hook.command.as_slice(), None);
         lay_out(
             self.worker,
@@ -259,14 +276,36 @@ impl<'a> Preparation<'a> {
     }
 }
 
+/// A launch before anything comes in between: its environment and its descriptors apart.
+pub(super) type LaidOut = (Common, CStrings, Vec<RawFd>);
+
 fn lay_out(
     worker: &WorkerPlan,
-    (command, argv0): (&[Template], Option<&Template>),
+    command: (&[Template], Option<&Template>),
     environment: CStrings,
     output: Option<OutputTarget<'_>>,
     context: TemplateContext<'_>,
     given: &SpawnInputs<'_>,
 ) -> Result<Prepared, PrepareError> {
+    let index = context.numbers.instance;
+    let laid_out = lay_out_common(worker, command, environment, output, context)?;
+    let Some(sandbox) = &worker.sandbox else {
+        let (common, environment, fds) = laid_out;
+        return Ok(of_common(Rc::new(common), environment, fds));
+    };
+    let told = [given.notify, given.acknowledge_at];
+    let around_it = (told, given.control);
+    let prepared = second::in_between(laid_out, worker, sandbox, index, around_it);
+    prepared.map_err(|error| PrepareError::Order(error.raw_os_error().unwrap_or(0)))
+}
+
+fn lay_out_common(
+    worker: &WorkerPlan,
+    (command, argv0): (&[Template], Option<&Template>),
+    environment: CStrings,
+    output: Option<OutputTarget<'_>>,
+    context: TemplateContext<'_>,
+) -> Result<LaidOut, PrepareError> {
     let mut argv = CStrings::with_room_for(command.len());
     for (index, word) in command.iter().enumerate() {
         let word = argv0.filter(|_| index == 0).unwrap_or(word);
@@ -288,13 +327,11 @@ fn lay_out(
         let count = context.layout.targets.len();
         spec.limits.push(around.open_files.for_descriptors(count));
     }
-    let prepared = Prepared {
+    argv.seal();
+    let common = Common {
         program: find_program(worker, command, &context)?,
         argv,
-        environment,
         unused: fdmap::unused(&context.layout.targets),
-        fd_actions: Vec::new(),
-        fds: context.layout.fds,
         targets: context.layout.targets,
         output: match (output, &worker.output) {
             (Some(target), _) => target.as_stdio()?,
@@ -306,18 +343,19 @@ fn lay_out(
         },
         spec,
         signals: around.signals,
+    };
+    Ok((common, environment, context.layout.fds))
+}
+
+/// A launch without a sandbox.
+pub(super) fn of_common(common: Rc<Common>, environment: CStrings, fds: Vec<RawFd>) -> Prepared {
+    Prepared {
+        common,
+        environment,
+        fds,
+        fd_actions: Vec::new(),
         open_files: None,
         second: None,
-    };
-    match &worker.sandbox {
-        None => Ok(prepared),
-        Some(sandbox) => {
-            let index = context.numbers.instance;
-            let told = [given.notify, given.acknowledge_at];
-            let around_it = (told, given.control);
-            let prepared = second::in_between(prepared, worker, sandbox, index, around_it);
-            prepared.map_err(|error| PrepareError::Order(error.raw_os_error().unwrap_or(0)))
-        }
     }
 }
 
@@ -402,43 +440,80 @@ fn environment(
     output: Option<OutputTarget<'_>>,
     context: &TemplateContext<'_>,
 ) -> Result<CStrings, PrepareError> {
+    let most = MOST_OF_ONE + worker.environment.len() + MOST_OF_HANDOFF;
+    let mut block = CStrings::with_room_for(most);
     let ends = given.connection.map(|served| served.ends);
-    let ends = ends.map_or(Vec::new(), connection::variables);
+    let listend = context.around.pid;
+    push_of_one(&mut block, ends, (&worker.name, context.numbers, listend))?;
+    environment_of_all(worker, given, output, block, context)
+}
+
+/// So many variables beside these a process has mostly: three of systemd's dialect, two of notifications.
+const MOST_OF_HANDOFF: usize = 5;
+
+/// The same with a block that has what [`push_of_one`] appends, or has not.
+fn environment_of_all(
+    worker: &WorkerPlan,
+    given: SpawnInputs<'_>,
+    output: Option<OutputTarget<'_>>,
+    block: CStrings,
+    context: &TemplateContext<'_>,
+) -> Result<CStrings, PrepareError> {
     let told = given.notify.map(|socket| notify::Asked {
         socket,
         watchdog: worker.lifecycle.watchdog,
         store: worker.fd_store,
     });
-    let told = told.map_or(Vec::new(), notify::variables).into_iter();
-    let told = told.map(|(name, value)| (name.into(), value));
-    let (listend, instance) = (context.around.pid, context.numbers.instance);
-    let marks = supervisor::variables(&worker.name, instance, listend).into_iter();
-    let marks = marks.map(|(name, value)| (name.into(), value));
+    let told = told.map_or(Vec::new(), notify::variables);
+    let handoff = &context.layout.variables;
     // LISTEN_PIDFDID comes last, and has to (see [`EnvSlot`]).
-    let handoff = context.layout.variables.iter().cloned();
-    let variables = told.chain(marks).chain(handoff).collect();
-    environment_with(worker, output, &ends, variables, context)
+    let told = told.iter().map(|(name, value)| (*name, value));
+    let told = told.chain(handoff.iter().map(|(name, value)| (&**name, value)));
+    environment_with(worker, output, block, told, context)
 }
 
-/// The worker's own variables, and these, which win and come last.
-fn environment_with(
+/// So many variables [`push_of_one`] appends at most.
+pub(super) const MOST_OF_ONE: usize = connection::MOST_VARIABLES + 2;
+
+/// Appends the variables that differ between the processes of connections: the ends, and which process it is.
+pub(super) fn push_of_one(
+    block: &mut CStrings,
+    ends: Option<&Ends>,
+    (worker, numbers, listend): (&str, Numbers, u32),
+) -> Result<(), PrepareError> {
+    let mut result = Ok(());
+    let mut put = |name: &'static str, write: &dyn Fn(&mut Vec<u8>)| {
+        let pushed = block.push(|bytes| {
+            start(bytes, name);
+            write(bytes);
+        });
+        if let Err(ContainsNul) = pushed {
+            result = Err(PrepareError::Nul("the environment"));
+        }
+    };
+    if let Some(ends) = ends {
+        connection::tell(ends, &mut put);
+    }
+    supervisor::tell(worker, numbers.instance, listend, &mut put);
+    result
+}
+
+/// The worker's own variables, but for those that the block has already, and these, which win and come last.
+fn environment_with<'a>(
     worker: &WorkerPlan,
     output: Option<OutputTarget<'_>>,
-    ends: &[(&'static str, Vec<u8>)],
-    told: Vec<Variable>,
+    mut block: CStrings,
+    told: impl Iterator<Item = (&'a str, &'a Value)> + Clone,
     context: &TemplateContext<'_>,
 ) -> Result<CStrings, PrepareError> {
     let journal = output.and_then(|target| target.journal_stream);
-    let is_given = |name: &str| {
-        (name == JOURNAL_STREAM && journal.is_some())
-            || told.iter().any(|(given, _)| given == name)
-            || ends.iter().any(|(given, _)| *given == name)
-    };
-    let strings = worker.environment.len() + ends.len() + told.len() + 1;
-    let mut block = CStrings::with_room_for(strings);
     let nul = |ContainsNul| PrepareError::Nul("the environment");
+    let given = block.count();
     for (name, value) in &worker.environment {
-        if !is_given(name) {
+        let is_given = (name == JOURNAL_STREAM && journal.is_some())
+            || told.clone().any(|(given, _)| given == name)
+            || block.has(name, given);
+        if !is_given {
             let write = |bytes: &mut Vec<u8>| {
                 start(bytes, name);
                 context.write(value, bytes);
@@ -446,17 +521,14 @@ fn environment_with(
             block.push(write).map_err(nul)?;
         }
     }
-    for (name, value) in ends {
-        push(&mut block, name, value)?;
-    }
     if let Some(stream) = journal {
         push(&mut block, JOURNAL_STREAM, stream.as_bytes())?;
     }
     for (name, value) in told {
         match value {
-            Value::Text(text) => push(&mut block, &name, text.as_bytes())?,
-            Value::OwnPid => block.push_slot(&name, EnvSlot::OwnPid),
-            Value::OwnPidfdInode => block.push_slot(&name, EnvSlot::OwnPidfdInode),
+            Value::Text(text) => push(&mut block, name, text.as_bytes())?,
+            Value::OwnPid => block.push_slot(name, EnvSlot::OwnPid),
+            Value::OwnPidfdInode => block.push_slot(name, EnvSlot::OwnPidfdInode),
         }
     }
     Ok(block)

@@ -5,14 +5,15 @@ use crate::confine::{Order, Second};
 use crate::launch_spec::Limit;
 use crate::plan::{RuntimeDirectory, WorkerPlan};
 use crate::sandbox::Sandbox;
-use crate::sys::{CStrings, Prepared, SecondStep};
+use crate::sys::{CStrings, Common, Prepared, SecondStep};
 use nix::libc::RLIM_INFINITY;
 use nix::sys::resource::getrlimit;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::rc::Rc;
 
 /// The first argument of listend as the program in between.
 pub const SANDBOX_EXEC: &str = "sandbox-exec";
@@ -23,25 +24,25 @@ const ITSELF: &std::ffi::CStr = c"/proc/self/exe";
 /// Has the child execute listend with an order, instead of the worker's program. What needs privileges that
 /// set-up needs, too, is left to that: becoming the user, and entering the folder, which may be another there.
 pub(super) fn in_between(
-    mut prepared: Prepared,
+    (mut common, environment, mut fds): (Common, CStrings, Vec<RawFd>),
     worker: &WorkerPlan,
     sandbox: &Sandbox,
     index: u32,
     ([notify, acknowledge_at], control): ([Option<&str>; 2], Option<&Path>),
 ) -> io::Result<Prepared> {
-    let folder = prepared.spec.working_directory.take();
-    let limits = std::mem::take(&mut prepared.spec.limits);
+    let folder = common.spec.working_directory.take();
+    let limits = std::mem::take(&mut common.spec.limits);
     let (later, now) = limits.into_iter().partition(is_for_later);
-    prepared.spec.limits = now;
+    common.spec.limits = now;
     let order = Order {
         name: worker.name.clone(),
         index,
         sandbox: sandbox.clone(),
-        credentials: prepared.spec.credentials.take(),
+        credentials: common.spec.credentials.take(),
         working_directory: folder
             .map(|path| Path::new(OsStr::from_bytes(path.as_bytes())).to_owned()),
         limits: later,
-        ignores_sigpipe: prepared.spec.ignore_sigpipe,
+        ignores_sigpipe: common.spec.ignore_sigpipe,
         connects: worker.forwards,
         notify: notify.map(str::to_owned),
         acknowledge_at: acknowledge_at.map(str::to_owned),
@@ -53,13 +54,13 @@ pub(super) fn in_between(
         ..Order::default()
     };
     let second = Second {
-        program: &prepared.program,
-        arguments: &prepared.argv,
-        environment: &prepared.environment,
+        program: &common.program,
+        arguments: &common.argv,
+        environment: &environment,
     };
     let order = order.write(&second)?;
     // Above everything that the worker gets.
-    let last = prepared.targets.iter().copied().max().unwrap_or(0).max(2);
+    let last = common.targets.iter().copied().max().unwrap_or(0).max(2);
     let (order_at, status) = (last + 1, last + 2);
     let mut argv = CStrings::with_room_for(4);
     for word in [
@@ -71,15 +72,22 @@ pub(super) fn in_between(
         let pushed = argv.push(|bytes| bytes.extend_from_slice(word.as_bytes()));
         pushed.map_err(|_| io::ErrorKind::InvalidInput)?;
     }
-    prepared.program = ITSELF.to_owned();
-    prepared.argv = argv;
-    prepared.environment = CStrings::default();
-    prepared.fds.push(order.as_raw_fd());
-    prepared.targets.push(order_at);
-    let all = prepared.targets.iter().copied().chain([status]);
-    prepared.unused = fdmap::unused(&all.collect::<Vec<_>>());
-    prepared.second = Some(SecondStep { order, status });
-    Ok(prepared)
+    argv.seal();
+    fds.push(order.as_raw_fd());
+    common.targets.extend([order_at, status]);
+    Ok(Prepared {
+        common: Rc::new(Common {
+            program: ITSELF.to_owned(),
+            argv,
+            unused: fdmap::unused(&common.targets),
+            ..common
+        }),
+        environment: CStrings::default(),
+        fds,
+        fd_actions: Vec::new(),
+        open_files: None,
+        second: Some(SecondStep { order, status }),
+    })
 }
 
 /// Whether a limit is left to the program in between: what it sets up takes descriptors and memory. What raises the hard

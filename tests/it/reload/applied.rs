@@ -407,6 +407,41 @@ workers:
     daemon.stop();
 }
 
+/// What the processes of all connections have in common is laid out once: for each definition anew.
+#[test]
+fn connections_after_a_reload_are_served_as_the_new_definition_has_it() {
+    let world = World::new();
+    let with = |folder: &str, value: &str| {
+        format!(
+            "
+listeners: {{ web: '127.0.0.1:0' }}
+workers:
+  app:
+    command: [/bin/sh, -c, 'echo $VALUE $TCPREMOTEPORT $PWD']
+    environment: {{ VALUE: {value} }}
+    working_directory: {folder}
+    listeners: [web]
+    activation: per-connection
+    handoff: inetd
+"
+        )
+    };
+    let daemon = run(&world, &with("/", "one"));
+    let web = daemon.address("web");
+    for (folder, value) in [("/", "one"), ("/usr", "two"), ("/usr", "three")] {
+        rewrite(&world, &with(folder, value));
+        ask(&world, "reload").expect_code(0);
+        for _ in 0..3 {
+            let mut client = client::tcp(web).expect("connect");
+            let port = client.local_addr().expect("its address").port();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).expect("an answer");
+            assert_eq!(answer, format!("{value} {port} {folder}\n"));
+        }
+    }
+    daemon.stop();
+}
+
 #[test]
 fn what_can_be_changed_live_is_and_no_process_notices() {
     let world = World::new();
