@@ -246,6 +246,10 @@ impl Stirred {
         }
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = WorkerId> {
+        self.workers.iter().copied()
+    }
+
     /// Takes out those of a pass over all that are there now; to be given back after it.
     pub(super) fn begin_pass(&mut self) -> Vec<WorkerId> {
         let mut pass = std::mem::take(&mut self.pass);

@@ -197,8 +197,27 @@ impl Core {
     fn settle(&mut self) {
         self.refuse_clients();
         self.bind_vacant();
+        self.start_what_was_opposed();
+        // There may be thousands of connections a second, from each of which several inputs come.
+        if !self.is_plain_service() {
+            self.advance_plans();
+        }
+        self.open_gates();
+        self.tell_when_up();
+        self.exit_if_all_stopped();
+        self.sweep();
+    }
+
+    /// Whether there is nothing under way that an input could bring on.
+    fn is_plain_service(&self) -> bool {
+        let mut stirred = self.ctx.stirred.iter();
+        let serves = |id: WorkerId| self.workers.get(&id).is_none_or(Worker::only_serves);
+        self.ctx.replanning.is_none() && stirred.all(serves)
+    }
+
+    /// Brings on what is under way with each worker that something has happened to.
+    fn advance_plans(&mut self) {
         loop {
-            self.start_what_was_opposed();
             self.on_stirred(|core, id| {
                 core.on(id, Worker::advance_rollout);
             });
@@ -206,6 +225,7 @@ impl Core {
             if self.ctx.let_go.is_empty() {
                 break;
             }
+            self.start_what_was_opposed();
         }
         self.refuse_clients();
         self.on_stirred(|core, id| {
@@ -224,10 +244,6 @@ impl Core {
                 worker.follow_queues(ctx);
             });
         });
-        self.open_gates();
-        self.tell_when_up();
-        self.exit_if_all_stopped();
-        self.sweep();
     }
 
     /// Does something about each worker that something has happened to so far.
@@ -400,6 +416,9 @@ impl Core {
         };
         self.ctx.record.worker(id);
         worker.runs.sweep();
+        if worker.jobs.is_empty() {
+            worker.changed.clear();
+        }
         if worker.gone {
             let hooks = worker.helpers.take_lent().into_iter().map(Key::Hook);
             let runs = worker.runs.take_lent().into_iter();

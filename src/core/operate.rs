@@ -447,7 +447,7 @@ impl Worker {
     /// Looks at what has changed, and goes on with the jobs that they belong to.
     pub(super) fn advance_jobs(&mut self, ctx: &mut Ctx) {
         if self.jobs.is_empty() {
-            return self.changed.clear();
+            return;
         }
         let changed = std::mem::take(&mut self.changed);
         let mut jobs = std::mem::take(&mut self.jobs);

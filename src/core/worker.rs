@@ -155,6 +155,18 @@ impl Worker {
         self.lifecycle.activation == Activation::Eager
     }
 
+    /// Whether it serves connections, and nothing is under way with it: nothing can follow from an input for it,
+    /// but at its gate.
+    pub(super) fn only_serves(&self) -> bool {
+        matches!(self.lifecycle.activation, Activation::PerConnection(_))
+            && self.lifecycle.scaling.is_none()
+            && self.rollout.is_none()
+            && self.jobs.is_empty()
+            && self.steered.is_none()
+            && self.idle.look_at.is_none()
+            && self.follows.look_at.is_none()
+    }
+
     /// Whether all its instances have failed, and there are any.
     pub(super) fn has_failed(&self) -> bool {
         self.runs.len() > 0 && self.failed() == self.runs.len()
@@ -271,8 +283,10 @@ impl Worker {
             if let Some(process) = old.process() {
                 ctx.processes.remove(&process);
             }
-            let stays = self.runs.is_instance(id) && revision == self.revision;
-            if state.process().is_none() && !stays {
+            // The process of a connection never had a listener.
+            let is_instance = self.runs.is_instance(id);
+            let goes = self.runs.is_leaving(id) || is_instance && revision != self.revision;
+            if state.process().is_none() && goes {
                 ctx.let_go.insert((self.id, revision));
             }
             if let Some(process) = state.process() {

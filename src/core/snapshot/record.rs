@@ -45,6 +45,8 @@ pub(in crate::core) struct Lent<T>(Option<Noted<T>>);
 #[derive(Debug, Clone)]
 struct Noted<T> {
     lent: BTreeSet<T>,
+    /// The one that was noted last, and still is: mostly it is lent again and again.
+    latest: Option<T>,
     /// Those that were told of.
     told: BTreeSet<T>,
 }
@@ -57,14 +59,18 @@ impl<T> Default for Lent<T> {
 
 impl<T: Ord + Copy> Lent<T> {
     pub(in crate::core) fn note(&mut self, one: T) {
-        if let Some(noted) = &mut self.0 {
+        if let Some(noted) = &mut self.0
+            && noted.latest != Some(one)
+        {
             noted.lent.insert(one);
+            noted.latest = Some(one);
         }
     }
 
     /// It is taken out. Of what came and went between two looks there is nothing to tell.
     pub(in crate::core) fn over(&mut self, one: T) {
         if let Some(noted) = &mut self.0 {
+            noted.latest = None;
             match noted.told.contains(&one) {
                 true => noted.lent.insert(one),
                 false => noted.lent.remove(&one),
@@ -76,6 +82,7 @@ impl<T: Ord + Copy> Lent<T> {
     pub(in crate::core) fn record(&mut self, told: impl IntoIterator<Item = T>) {
         self.0.get_or_insert_with(|| Noted {
             lent: BTreeSet::new(),
+            latest: None,
             told: told.into_iter().collect(),
         });
     }
@@ -85,6 +92,7 @@ impl<T: Ord + Copy> Lent<T> {
         let Some(noted) = &mut self.0 else {
             return BTreeSet::new();
         };
+        noted.latest = None;
         let lent = std::mem::take(&mut noted.lent);
         noted.told.extend(&lent);
         lent
