@@ -297,6 +297,8 @@ pub struct Processes {
 struct Changed {
     /// The processes of which something may have changed.
     ids: BTreeSet<ProcessId>,
+    /// The one that was noted last, and still is: mostly it is noted again and again.
+    latest: Option<ProcessId>,
     /// Whether one is among them that does not serve a connection.
     is_urgent: bool,
     /// The processes that are in the snapshot.
@@ -338,6 +340,7 @@ impl Processes {
     pub fn note_changes(&mut self) {
         self.changed = Some(Changed {
             ids: self.by_id.keys().copied().collect(),
+            latest: None,
             is_urgent: true,
             written: HashSet::new(),
         });
@@ -360,6 +363,7 @@ impl Processes {
             return BTreeSet::new();
         };
         changed.is_urgent = false;
+        changed.latest = None;
         let ids = std::mem::take(&mut changed.ids);
         for id in &ids {
             match self.by_id.contains_key(id) {
@@ -378,10 +382,13 @@ impl Processes {
     }
 
     fn note(&mut self, id: ProcessId) {
-        if let Some(changed) = &mut self.changed {
+        if let Some(changed) = &mut self.changed
+            && changed.latest != Some(id)
+        {
             let process = self.by_id.get(&id);
             changed.is_urgent |= process.is_some_and(|process| process.connection.is_none());
             changed.ids.insert(id);
+            changed.latest = process.map(|_| id);
         }
     }
 
@@ -441,6 +448,7 @@ impl Processes {
             && !changed.written.contains(&id)
         {
             changed.ids.remove(&id);
+            changed.latest = None;
         }
         match &process.rest {
             None => {

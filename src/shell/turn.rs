@@ -378,15 +378,18 @@ impl Shell {
             return;
         }
         let now = clock::now();
-        for (process, since, at) in std::mem::take(&mut self.launching) {
-            self.exec_status(process);
-            let is_launching = |process: &Process| process.launching.is_some();
-            if self.processes.get(process).is_some_and(is_launching) {
-                let waited = now.since(since).max(LAUNCH_LOOK);
-                let next = if at > now { at } else { now + waited };
-                self.launching.push((process, since, next));
+        let mut all = std::mem::take(&mut self.launching);
+        all.retain_mut(|(process, since, at)| {
+            self.exec_status(*process);
+            if *at <= now {
+                *at = now + now.since(*since).max(LAUNCH_LOOK);
             }
-        }
+            let is_launching = |process: &Process| process.launching.is_some();
+            self.processes.get(*process).is_some_and(is_launching)
+        });
+        // Others may have been launched meanwhile.
+        all.append(&mut self.launching);
+        self.launching = all;
     }
 
     /// The time until the core's deadline, rounded up: a turn that comes too early would only be repeated.

@@ -7,6 +7,7 @@
 
 use crate::handoff::FIRST_FD;
 use crate::sys::{FdAction, FdSlot};
+use std::borrow::Cow;
 
 /// The actions that bring `sources[i]` to `targets[i]`. No target stands there twice.
 ///
@@ -15,25 +16,20 @@ use crate::sys::{FdAction, FdSlot};
 /// that no order of the sources can overwrite one that is still needed. Above means above the
 /// standard streams too, which are in place by then.
 pub fn fd_actions(sources: &[i32], targets: &[i32], pipe: i32) -> Vec<FdAction> {
-    let mut taken = targets.to_vec();
-    taken.sort_unstable();
+    let mut taken = Cow::Borrowed(targets);
+    if !taken.is_sorted() {
+        taken.to_mut().sort_unstable();
+    }
     let is_target = |fd: &i32| taken.binary_search(fd).is_ok();
     let above = taken.last().map_or(FIRST_FD, |last| FIRST_FD.max(last + 1));
     let mut actions = Vec::with_capacity(sources.len() + 1);
-    let mut place = Vec::with_capacity(sources.len());
     // A source may stand twice in the list (a worker that takes a listener twice), so "is in its
     // place" is asked for each occurrence.
     for (index, (source, target)) in sources.iter().zip(targets).enumerate() {
-        let slot = FdSlot(index as u16);
-        if source == target {
-            place.push(FdAction::Keep { slot });
-            continue;
-        }
-        if is_target(source) {
+        if source != target && is_target(source) {
+            let slot = FdSlot(index as u16);
             actions.push(FdAction::Relocate { slot, above });
         }
-        let target = *target;
-        place.push(FdAction::Place { slot, target });
     }
     if is_target(&pipe) {
         actions.push(FdAction::Relocate {
@@ -41,7 +37,14 @@ pub fn fd_actions(sources: &[i32], targets: &[i32], pipe: i32) -> Vec<FdAction> 
             above,
         });
     }
-    actions.append(&mut place);
+    let places = sources.iter().zip(targets).enumerate();
+    actions.extend(places.map(|(index, (source, target))| {
+        let (slot, target) = (FdSlot(index as u16), *target);
+        match *source == target {
+            true => FdAction::Keep { slot },
+            false => FdAction::Place { slot, target },
+        }
+    }));
     actions
 }
 

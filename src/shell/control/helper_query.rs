@@ -182,6 +182,9 @@ impl Shell {
 
     /// Kills those who have not answered in time. Nobody waits for them any more.
     pub(in crate::shell) fn queries_turn(&mut self) {
+        if self.control.queries.is_empty() {
+            return;
+        }
         let now = clock::now();
         let all = self.control.queries.iter();
         let late = all.filter(|(_, query)| !query.is_late && query.until <= now);

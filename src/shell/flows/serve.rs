@@ -228,6 +228,9 @@ impl Shell {
 
     /// Looks at the generations whose last flow may be over.
     pub(in crate::shell) fn look_at_flows(&mut self) {
+        if self.flows.watched.is_empty() {
+            return;
+        }
         let now = clock::now();
         let due = self.flows.watched.iter().filter(|(_, at)| **at <= now);
         let due: Vec<(WorkerId, Lane)> = due.map(|(of, _)| *of).collect();

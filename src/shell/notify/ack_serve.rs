@@ -140,10 +140,10 @@ impl Shell {
 
     /// Lets those go that have said nothing for too long.
     pub(in crate::shell) fn acks_turn(&mut self) {
-        let now = clock::now();
         let Some(acks) = &mut self.notify.acks else {
             return;
         };
+        let now = clock::now();
         acks.resume(&self.epoll, now);
         while let Some(process) = self
             .notify

@@ -32,6 +32,9 @@ impl Shell {
 
     /// Looks at the sockets that are due, and again while the same clients wait.
     pub(in crate::shell) fn look_at_queues(&mut self) {
+        if self.control.queue_log.due.is_empty() {
+            return;
+        }
         let now = clock::now();
         let due = self.control.queue_log.due.iter();
         let due = due.filter(|(_, at)| **at <= now);

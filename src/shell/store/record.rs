@@ -201,9 +201,9 @@ impl Shell {
     /// Says what is in force: who comes after a listend that is killed now knows it, too.
     pub(in crate::shell) fn answer_what_is_written(&mut self) {
         self.control.withholds = self.store.is_kept();
-        let now = clock::now();
         // A keeper that takes nothing is not waited for for ever.
-        let is_late = self.store.behind_since.is_some_and(|at| now >= at + FIRST);
+        let is_over = |at| clock::now() >= at + FIRST;
+        let is_late = self.store.behind_since.is_some_and(is_over);
         if !self.store.is_behind() || is_late {
             self.control.send_withheld(&self.epoll);
         }
