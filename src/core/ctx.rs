@@ -23,6 +23,9 @@ pub(super) struct Ctx {
     pub(super) now: Mono,
     /// How far listend is.
     pub(super) phase: Phase,
+    /// It goes on where another one was, and was not told to yet: the first process that it asks for
+    /// itself.
+    pub(super) to_resume: Option<ProcessId>,
     /// What is to be done, oldest first.
     pub(super) outbox: Outbox,
     /// What is to happen by itself, and when.
@@ -126,6 +129,7 @@ impl Ctx {
         Ctx {
             now: Mono(0),
             phase: Phase::Idle,
+            to_resume: None,
             outbox: Outbox::default(),
             timers: Timers::default(),
             ids: Ids {

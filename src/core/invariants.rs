@@ -57,7 +57,7 @@ impl Core {
         }
         // What was being accepted is not carried on: then the end comes with `Input::Resumed`.
         if self.ctx.phase >= Phase::Stopping
-            && self.to_resume.is_none()
+            && self.ctx.to_resume.is_none()
             && self.ctx.is_busy() == (self.ctx.phase == Phase::Exited)
         {
             return Err(format!("{processes} processes in {:?}", self.ctx.phase));

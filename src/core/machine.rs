@@ -29,9 +29,6 @@ pub struct Core {
     /// Whether it was told that everything is up.
     pub(super) told_up: bool,
     pub(super) when_done: WhenDone,
-    /// It goes on where another one was, and was not told to yet: the first process that it asks for
-    /// itself.
-    pub(super) to_resume: Option<ProcessId>,
 }
 
 impl Core {
@@ -42,7 +39,6 @@ impl Core {
             ctx: Ctx::new(),
             told_up: false,
             when_done,
-            to_resume: None,
         };
         for (worker, lifecycle) in (0..).map(WorkerId).zip(lifecycles) {
             core.add_worker(worker, Arc::new(lifecycle));

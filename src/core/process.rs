@@ -335,6 +335,11 @@ impl Worker {
         if fault.is_none() && !by_itself && run.state.ending().is_some() {
             return self.after_stop(ctx, id);
         }
+        // It had ended with the listend before, which says nothing about it.
+        if ctx.to_resume.is_some() && run.life.ends_with_listend && fault.is_none() {
+            self.comes_back(id, true);
+            return self.after_stop(ctx, id);
+        }
         // Its flows are new ones now, for what has replaced it.
         if self.runs.is_leaving(id) && !self.runs[id].is_to_drain() {
             return Next::Stopping;

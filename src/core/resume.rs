@@ -6,7 +6,7 @@
 use super::ctx::Ctx;
 use super::effect::Effect;
 use super::machine::Core;
-use super::run::Watchdog;
+use super::run::{Run, Watchdog};
 use super::state::{Launch, State};
 use super::types::{ConnectionId, ExitStatus, HookEnd, Next, Phase, ProcessId, RunId};
 use super::worker::Worker;
@@ -34,6 +34,10 @@ impl Worker {
     }
 
     fn resume_run(&mut self, ctx: &mut Ctx, id: RunId, own: ProcessId) {
+        if self.has_lost_listend(id) {
+            self.comes_back(id, true);
+            self.await_end(ctx, id);
+        }
         let state = &self.runs[id].state;
         let ends = state.process().is_none() || state.ending().is_some();
         let goes_on = ends || self.keeps_its_flows(ctx, id);
@@ -80,6 +84,24 @@ impl Worker {
         }
     }
 
+    /// Whether it runs, and asks a listend that is not there any more.
+    fn has_lost_listend(&self, id: RunId) -> bool {
+        let Run { state, life, .. } = &self.runs[id];
+        let has_connection = state.process().is_some() && !state.is_asked_for();
+        let is_placed = self.runs.instance(id).is_some();
+        is_placed && life.ends_with_listend && has_connection && state.ending().is_none()
+    }
+
+    /// It ends by itself. Should it hang, the time of a stop has begun.
+    fn await_end(&mut self, ctx: &mut Ctx, id: RunId) {
+        match self.runs[id].state {
+            State::Activating { process, since, .. } | State::Running { process, since, .. } => {
+                self.begin_ending(ctx, id, process, since);
+            }
+            _ => self.stop_instance(ctx, id),
+        }
+    }
+
     /// A process was asked for, and there is none: as if it had not been.
     fn was_never_launched(&mut self, ctx: &mut Ctx, id: RunId) {
         let run = &mut self.runs[id];
@@ -104,7 +126,7 @@ impl Worker {
 impl Core {
     /// It is known by now what became of every process.
     pub(super) fn resume(&mut self) {
-        let Some(own) = self.to_resume.take() else {
+        let Some(own) = self.ctx.to_resume.take() else {
             return self.ctx.ignore();
         };
         if self.ctx.phase == Phase::Idle {

@@ -44,6 +44,8 @@
 //!   was, has failed with unknown status.
 //! - A *process that ended* while nobody looked ended with the status that the kernel kept, else with
 //!   [`super::ExitStatus::Unknown`], which is a crash.
+//! - A *process of listend's own that asks it* (the page, what watches files) has lost its connection and ends: that is no
+//!   crash, and it is started again at once. One that does not end is killed when the time of a stop is over.
 //! - A *connection* whose process lives counts as before. One without a process is held, and closed if its
 //!   descriptor was not kept. One that was being accepted is still in the queue, or lost with its
 //!   descriptor.

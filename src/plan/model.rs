@@ -443,13 +443,22 @@ pub struct WorkerPlan {
 impl WorkerPlan {
     /// Whether this is a worker of listend's own, which is not in the configuration by name.
     pub fn is_built_in(&self) -> bool {
-        self.name == WEB || self.name == METRICS || self.restarts().is_some()
+        is_built_in(&self.name)
     }
 
     /// The worker that this one restarts when files change.
     pub fn restarts(&self) -> Option<&str> {
-        self.name.strip_prefix(WATCH)
+        restarts(&self.name)
     }
+}
+
+/// See [`WorkerPlan::is_built_in`].
+pub(super) fn is_built_in(name: &str) -> bool {
+    name == WEB || name == METRICS || restarts(name).is_some()
+}
+
+fn restarts(name: &str) -> Option<&str> {
+    name.strip_prefix(WATCH)
 }
 
 /// A folder that is made for a worker (systemd.exec(5), RuntimeDirectory=).
@@ -517,6 +526,10 @@ pub struct Lifecycle {
     /// Whether an instance that was replaced goes on with its flows (`flows: sticky`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keeps_flows: bool,
+    /// Whether its processes end with the listend that has started them, since they ask it over a connection
+    /// that ends then: see [`WorkerPlan::is_built_in`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends_with_listend: bool,
 }
 
 impl Default for Lifecycle {
@@ -541,6 +554,7 @@ impl Default for Lifecycle {
             on_failure: OnFailure::Hold,
             hooks: HookTimes::default(),
             keeps_flows: false,
+            ends_with_listend: false,
         }
     }
 }

@@ -251,6 +251,7 @@ impl Resolver<'_> {
                 on_failure: worker.on_failure,
                 hooks: hook_times(&worker.hooks),
                 keeps_flows,
+                ends_with_listend: super::model::is_built_in(&worker.name.value),
             },
         }
     }

@@ -220,6 +220,8 @@ impl WorkerDiff {
                     after_stop: _,
                 },
             keeps_flows,
+            // As the name has it, by which both were found.
+            ends_with_listend: _,
         } = after;
         if before.instances != *instances {
             self.instances = Some((before.instances, *instances));

@@ -115,7 +115,7 @@ impl Thaw {
             return refuse("a number that was to be given out next is too high");
         }
         let core = &mut self.core;
-        core.to_resume = Some(daemon.next_process.cast());
+        core.ctx.to_resume = Some(daemon.next_process.cast());
         core.told_up = daemon.up;
         core.ctx.phase = phase;
         core.ctx.verdict = daemon.verdict;

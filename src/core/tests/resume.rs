@@ -110,6 +110,45 @@ fn an_unknown_end_is_a_crash() {
     assert!(matches!(crew.state(APP_0), State::Failed { .. }));
 }
 
+// What asks listend ends with it, before the next one looks or later: that is no crash of it.
+#[test]
+fn what_ends_with_listend_is_started_again_at_once() {
+    let limit = Rate {
+        count: 1,
+        interval: seconds(60),
+    };
+    let ends = [
+        Some(ExitStatus::Code(0)),
+        Some(ExitStatus::Code(69)),
+        Some(ExitStatus::Unknown),
+        None,
+    ];
+    for end in ends {
+        let mut crew = Crew::new(|life| {
+            life.restart.limit = Some(limit);
+            life.ends_with_listend = true;
+        });
+        for _ in 0..4 {
+            let process = crew.program(APP_0);
+            crew.survive(|crew| end.into_iter().for_each(|end| crew.exits(process, end)));
+            if end.is_none() {
+                assert_eq!(crew.signals(process), NONE, "it ends by itself");
+                crew.pass(seconds(30));
+                assert_eq!(crew.signals(process), [SIGKILL], "it hung");
+                crew.exits(process, killed_by(SIGKILL));
+            }
+            crew.pass(Duration::ZERO);
+            assert_eq!(crew.programs().len(), 1, "{end:?}");
+        }
+        // Later ends of its own count.
+        crew.exits(crew.program(APP_0), ExitStatus::Code(69));
+        assert!(matches!(crew.state(APP_0), State::Backoff { .. }));
+        crew.pass(seconds(5));
+        crew.exits(crew.program(APP_0), ExitStatus::Code(69));
+        assert!(matches!(crew.state(APP_0), State::Failed { .. }));
+    }
+}
+
 #[test]
 fn a_sign_of_life_is_due_one_interval_after_it_goes_on() {
     let mut crew = Crew::new(|life| life.watchdog = Some(seconds(10)));

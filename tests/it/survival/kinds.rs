@@ -212,11 +212,12 @@ workers:
     });
 }
 
-// Rule: the page is served by whoever goes on.
+// Rule: the page is served by whoever goes on, and at once however often listend is replaced: what asks it ends
+// with it, which is no crash.
 #[test]
 fn the_page_is_served_afterwards() {
     let yaml = "
-workers: { app: { command: [$PROBE, heir, $EVENTS] } }
+workers: { app: { command: [$PROBE, heir, $EVENTS], watch: $DIR/listend.yaml } }
 web: '127.0.0.1:0'
 ";
     at_each_blow(yaml, |world, guarded, blow| {
@@ -231,7 +232,7 @@ web: '127.0.0.1:0'
                 .and_then(|()| stream.read_to_string(&mut answer))
                 .map(|_| answer)
         };
-        for _ in 0..2 {
+        for _ in 0..4 {
             eventually("it is served", || {
                 page().is_ok_and(|answer| answer.contains("listend_worker_instances"))
             });
@@ -240,9 +241,14 @@ web: '127.0.0.1:0'
         eventually("it is served", || {
             page().is_ok_and(|answer| answer.contains("listend_worker_instances"))
         });
-        eventually("one process serves it", || {
-            with_word(guarded, "web").len() == 1
-        });
+        for word in ["web", "__watch"] {
+            let what = format!("there is one process `{word}`");
+            eventually(&what, || with_word(guarded, word).len() == 1);
+        }
+        for later in ["restarting in", "at the earliest"] {
+            let said = guarded.guard.lines_so_far(&["listend:", later]);
+            assert!(said.is_empty(), "{said:#?}");
+        }
         drop(puppet);
     });
 }
