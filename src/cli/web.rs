@@ -15,9 +15,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use signal_hook::consts::SIGTERM;
 use socket2::Socket;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// The longest time that the daemon may take for an answer.
@@ -34,6 +36,8 @@ pub fn web(arguments: &Web) -> Exit {
         );
     }
     let served = inherited().and_then(|(listeners, control)| {
+        let (stop, told) = UnixStream::pair()?;
+        signal_hook::low_level::pipe::register(SIGTERM, told)?;
         let daemon = Socket::from(control.try_clone()?);
         let client = Client::inherited(control, PATIENCE);
         let client = client.map_err(|failure| io::Error::other(failure.words().0))?;
@@ -41,7 +45,7 @@ pub fn web(arguments: &Web) -> Exit {
             true => Serve::Everything,
             false => Serve::Metrics,
         };
-        web::serve(&listeners, &daemon, what, Daemon(client))
+        web::serve(&listeners, &daemon, &stop, what, Daemon(client))
     });
     match served {
         Ok(()) => Exit::Done,

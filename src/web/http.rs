@@ -92,6 +92,8 @@ pub enum Refused {
     Misdirected,
     /// As many clients as can be are watching.
     TooManyWatch,
+    /// The daemon has gone, and there will be another.
+    NoDaemon,
 }
 
 /// Reads the head of a request; `None` as long as there is more of it to come.
@@ -291,6 +293,11 @@ impl Refused {
                 "503 Service Unavailable",
                 "Retry-After: 5\r\n",
                 "As many pages as can be are open. Close one.\n",
+            ),
+            Refused::NoDaemon => (
+                "503 Service Unavailable",
+                "Retry-After: 1\r\n",
+                "listend did not answer: it is being replaced, or has ended.\n",
             ),
         };
         let head = head(

@@ -26,7 +26,8 @@ use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,9 @@ const GONE_TIME: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: u16 = 50;
 /// So many rollouts are shown in detail at a time.
 const ROLLING_MAX: usize = 8;
+/// With the daemon gone, clients have so long to take what they get instead of an answer: the next process comes after
+/// this one.
+const FAREWELL_TIME: Duration = Duration::from_secs(2);
 /// A thread needs no more: pages are on the heap.
 const STACK: usize = 512 * 1024;
 
@@ -85,7 +89,7 @@ pub enum Serve {
 }
 
 /// Answers clients at these listeners, which do not block, until the connection to the daemon is
-/// closed.
+/// closed, or there is something to read at `stop`: then those that are there, and no others.
 ///
 /// # Errors
 ///
@@ -93,6 +97,7 @@ pub enum Serve {
 pub fn serve(
     listeners: &[Socket],
     daemon: &Socket,
+    stop: &impl AsFd,
     what: Serve,
     ask: impl Ask + 'static,
 ) -> io::Result<()> {
@@ -109,6 +114,8 @@ pub fn serve(
         }),
         live: Live::new(),
         clients: Mutex::default(),
+        answered: Condvar::new(),
+        is_leaving: AtomicBool::new(false),
     });
     if what == Serve::Everything {
         let server = Arc::clone(&server);
@@ -116,7 +123,10 @@ pub fn serve(
         thread::Builder::new().stack_size(STACK).spawn(look)?;
     }
     // That it hangs up is told unasked.
-    let mut waiting_for = vec![PollFd::new(daemon.as_fd(), PollFlags::empty())];
+    let mut waiting_for = vec![
+        PollFd::new(daemon.as_fd(), PollFlags::empty()),
+        PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+    ];
     let accepting = |listener| PollFd::new(Socket::as_fd(listener), PollFlags::POLLIN);
     waiting_for.extend(listeners.iter().map(accepting));
     loop {
@@ -126,12 +136,17 @@ pub fn serve(
         };
         let ready = |polled: &PollFd| polled.any().unwrap_or(true);
         if waiting_for.first().is_some_and(ready) {
+            server.leave(FAREWELL_TIME);
             return server.pages().broken.take().map_or(Ok(()), Err);
         }
-        for (listener, polled) in listeners.iter().zip(waiting_for.iter().skip(1)) {
+        if waiting_for.get(1).is_some_and(ready) {
+            server.leave(CLIENT_TIME);
+            return Ok(());
+        }
+        for (listener, polled) in listeners.iter().zip(waiting_for.iter().skip(2)) {
             if ready(polled) && !server.accept(listener) {
                 // Level-triggered, it would be tried again at once.
-                let _woken = poll(&mut waiting_for[..1], ACCEPT_PAUSE);
+                let _woken = poll(&mut waiting_for[..2], ACCEPT_PAUSE);
                 break;
             }
         }
@@ -147,6 +162,10 @@ struct Server {
     pages: Mutex<Pages>,
     live: Live,
     clients: Mutex<Clients>,
+    /// A client has its answer, or has gone.
+    answered: Condvar,
+    /// Whether nobody is to wait for anything more.
+    is_leaving: AtomicBool,
 }
 
 /// The last answer of the daemon.
@@ -169,6 +188,8 @@ struct Client {
     socket: Arc<Socket>,
     /// Whether the client has sent its request and waits for the answer.
     waits: bool,
+    /// Whether it has the whole answer.
+    is_answered: bool,
 }
 
 impl Server {
@@ -197,12 +218,22 @@ impl Server {
             // One that goes away early is no error of ours.
             let _gone = server.converse(number, &socket);
             server.clients().open.remove(&number);
+            server.answered.notify_all();
         };
         if let Err(error) = thread::Builder::new().stack_size(STACK).spawn(converse) {
             log::warn!("web: cannot start a thread: {error}");
             self.clients().open.remove(&number);
         }
         true
+    }
+
+    /// Waits until all clients have their answers, but not for longer.
+    fn leave(&self, limit: Duration) {
+        self.is_leaving.store(true, Ordering::Relaxed);
+        let some = |clients: &mut Clients| clients.open.values().any(|one| !one.is_answered);
+        let _waited = self
+            .answered
+            .wait_timeout_while(self.clients(), limit, some);
     }
 
     /// Closes the client that has been silent for longest, but none that is being answered.
@@ -227,14 +258,16 @@ impl Server {
         let client = Client {
             socket: Arc::clone(socket),
             waits: false,
+            is_answered: false,
         };
         clients.open.insert(number, client);
         number
     }
 
-    fn waits(&self, number: u64, waits: bool) {
+    /// Changes what is known of a client.
+    fn note(&self, number: u64, change: impl FnOnce(&mut Client)) {
         if let Some(client) = self.clients().open.get_mut(&number) {
-            client.waits = waits;
+            change(client);
         }
     }
 
@@ -247,11 +280,13 @@ impl Server {
             called: (!is_unix).then_some(self.machine.as_str()),
         };
         let request = read_request(socket, site, until)?;
-        self.waits(number, true);
+        self.note(number, |client| client.waits = true);
         match request {
             Request::Refused(why) => send(socket, &why.answer(), until)?,
             Request::Metrics { format, head_only } => {
-                let page = self.page()?;
+                let Ok(page) = self.page() else {
+                    return send(socket, &Refused::NoDaemon.answer(), until);
+                };
                 let body = match format {
                     Format::OpenMetrics => page,
                     Format::Plain => metrics::plain(&page).into(),
@@ -264,9 +299,9 @@ impl Server {
                 answer(socket, &http::found_page(), body, head_only, until)?;
             }
             Request::Status { head_only } => {
-                let status = self
-                    .ask(|ask| ask.status(None))?
-                    .ok_or(ErrorKind::NotFound)?;
+                let Ok(Some(status)) = self.ask(|ask| ask.status(None)) else {
+                    return send(socket, &Refused::NoDaemon.answer(), until);
+                };
                 let body = status.get().as_bytes();
                 let head = http::found_status(body.len());
                 answer(socket, &head, body, head_only, until)?;
@@ -276,7 +311,10 @@ impl Server {
         // It is to see the end before the connection is closed: closing with something unread would
         // reset it, and could destroy the answer on its way (RFC 9112, 9.6).
         socket.shutdown(Shutdown::Write)?;
-        self.waits(number, false);
+        self.note(number, |client| {
+            (client.waits, client.is_answered) = (false, true)
+        });
+        self.answered.notify_all();
         let until = Instant::now() + CLIENT_TIME;
         while receive(socket, &mut [0; 4096], until)? > 0 {}
         Ok(())
@@ -293,7 +331,7 @@ impl Server {
         // Other kinds of sockets notice it themselves.
         let _no_tcp = socket.set_tcp_user_timeout(Some(GONE_TIME));
         send(socket, &http::found_events(), until)?;
-        while !has_gone(socket) {
+        while !has_gone(socket) && !self.is_leaving.load(Ordering::Relaxed) {
             if let Some(message) = watcher.next() {
                 send(socket, message.as_bytes(), Instant::now() + CLIENT_TIME)?;
             }

@@ -253,6 +253,39 @@ web: '127.0.0.1:0'
     });
 }
 
+// Rule: who has asked the page when listend dies is told so.
+#[test]
+fn who_asks_the_page_meanwhile_is_told_to_come_again() {
+    let world = World::new();
+    let yaml = "
+workers: { app: { command: [$PROBE, heir, $EVENTS] } }
+metrics: '127.0.0.1:0'
+";
+    let mut guarded = guarded(&world, yaml);
+    let address = guarded.guard.address("listend:metrics");
+    let puppet = world.puppet();
+    let ask = || {
+        let mut stream = client::tcp(address).expect("connect");
+        let question = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(question).expect("write");
+        stream
+    };
+    let answer = |mut stream: TcpStream| {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    };
+    eventually("it is told so", || {
+        assert!(answer(ask()).is_ok(), "the page is there");
+        kill(guarded.daemon, Signal::SIGSTOP);
+        let stream = ask();
+        guarded.kill();
+        // It is served by the next process if this one had not accepted it.
+        answer(stream).is_ok_and(|answer| answer.starts_with("HTTP/1.1 503 "))
+    });
+    drop(puppet);
+    guarded.stop();
+}
+
 // Rule: an instance that is to go accepts who waits in its shard, whoever sees to it.
 #[test]
 fn a_shard_is_served_to_its_end() {

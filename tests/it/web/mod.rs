@@ -4,8 +4,10 @@
 mod browser;
 
 use crate::harness::varlink::{self, Varlink};
-use crate::harness::{Daemon, World, client, eventually};
+use crate::harness::{Daemon, World, children, client, eventually, kill};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -405,4 +407,34 @@ fn at_a_unix_socket_any_name_will_do() {
     stream.read_to_string(&mut answer).expect("an answer");
     assert!(body(&answer).starts_with("<!doctype html>"), "{answer}");
     daemon.stop();
+}
+
+// Rule: a page that is asked to stop answers those who are there, and those who watch come again.
+#[test]
+fn who_is_there_is_answered_before_it_stops() {
+    let world = World::new();
+    let daemon = world.run(APP);
+    let address = address(&daemon);
+    let mut watcher = Watcher::new(address, "");
+    let mut half = client::tcp(address).expect("connect");
+    half.write_all(b"GET /metrics HTTP/1.1\r\nHost: loc")
+        .expect("write");
+    // Accepted in order, it has that one now.
+    body(&get(address, "/metrics"));
+    let all = children(daemon.pid()).into_iter();
+    let pages = all.filter(|pid| {
+        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.split('\0').any(|word| word == "web")
+    });
+    let pages: Vec<i32> = pages.collect();
+    assert_eq!(pages.len(), 1);
+    kill(pages[0], Signal::SIGTERM);
+    let mut rest = String::new();
+    watcher.stream.read_to_string(&mut rest).expect("the end");
+    half.write_all(b"alhost\r\n\r\n").expect("write");
+    let mut answer = String::new();
+    half.read_to_string(&mut answer).expect("an answer");
+    body(&answer);
+    daemon.line(&["listend:web.0", "exited with exit status 0"]);
+    body(&get(address, "/metrics"));
 }
