@@ -8,22 +8,26 @@ use crate::harness::reloading::ask;
 use crate::harness::{Daemon, World, client, eventually, require_tool, skip};
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A group below that of the test, which listend may divide. What is in it ends with it.
-struct Group(PathBuf);
+pub(crate) struct Group(PathBuf);
 
 impl Group {
-    fn new() -> Option<Group> {
+    pub(crate) fn new() -> Option<Group> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let Some(own) = own_group() else {
             skip("no control groups of version 2");
             return None;
         };
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = own.join(format!("test-of-listend-{}-{number}", std::process::id()));
+        // Groups are those of other pid namespaces as well.
+        let namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |file| file.ino());
+        let pid = std::process::id();
+        let path = own.join(format!("test-of-listend-{namespace}-{pid}-{number}"));
         if let Err(error) = fs::create_dir(&path) {
             skip(&format!("no control group can be made: {error}"));
             return None;
@@ -37,7 +41,7 @@ impl Group {
     }
 
     /// Words that enter it and execute what follows.
-    fn words(&self) -> [String; 4] {
+    pub(crate) fn words(&self) -> [String; 4] {
         let enter = format!("echo 0 > {}/cgroup.procs && exec \"$@\"", self.0.display());
         ["sh".to_owned(), "-c".to_owned(), enter, "sh".to_owned()]
     }
@@ -63,7 +67,7 @@ impl Group {
     }
 
     /// The groups of workers, and who is in each.
-    fn workers(&self) -> Vec<(String, Vec<i32>)> {
+    pub(crate) fn workers(&self) -> Vec<(String, Vec<i32>)> {
         let entries = fs::read_dir(&self.0).expect("the group").flatten();
         let names = entries.map(|entry| entry.file_name().into_string().expect("UTF-8"));
         let names = names.filter(|name| name.starts_with("listend.") && name != "listend.daemon");

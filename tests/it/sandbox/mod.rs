@@ -1,7 +1,7 @@
 //! `sandbox:`: what a worker is kept from, and that it is still started as any other.
 
 mod advice;
-mod groups;
+pub(crate) mod groups;
 mod lives;
 mod matrix;
 mod servers;

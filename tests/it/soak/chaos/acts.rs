@@ -67,6 +67,7 @@ pub const ACTS: &[Act] = &[
     act("upgrade-in-restart", 3, upgrade_in_restart),
     act("upgrade-then-kill", 2, upgrade_then_kill),
     act("freeze-worker", 3, freeze_worker),
+    act("freeze-helper", 2, freeze_helper),
     act("freeze-watchdog", 1, freeze_watchdog),
     act("freeze-daemon", 2, freeze_daemon),
     act("freeze-guard", 1, freeze_guard),
@@ -83,6 +84,7 @@ pub const ACTS: &[Act] = &[
     act("flood", 2, |soak| flood(soak, false)),
     act("flood-by-a-stranger", 2, |soak| flood(soak, true)),
     act("burst", 2, burst),
+    act("nobody-comes", 1, nobody_comes),
     act("sources-change", 2, sources_change),
     act("messages", 2, messages),
 ];
@@ -181,7 +183,7 @@ fn bad_yaml(soak: &mut Soak<'_>) -> String {
         "listeners: {",
         "listeners: { web: nonsense }",
         "\0",
-        "workers: { web: { command: /nonexistent } }",
+        "workers: { web: { command: /nonexistent, listeners: [nothing] } }",
         "",
     ];
     let bad = soak.random.pick(&bad);
@@ -235,7 +237,7 @@ fn sighup(soak: &mut Soak<'_>) -> String {
 }
 
 fn restart(soak: &mut Soak<'_>) -> String {
-    let worker = some_app(soak);
+    let worker = some_worker(soak);
     if soak.random.one_in(2) {
         soak.ask("Restart", &json!({ "worker": worker }));
         return worker.to_owned();
@@ -251,6 +253,12 @@ fn some_app(soak: &mut Soak<'_>) -> &'static str {
     soak.random.pick(APPS)
 }
 
+/// The same, or the one whose processes have clients of their own.
+fn some_worker(soak: &mut Soak<'_>) -> &'static str {
+    let all: Vec<&str> = APPS.iter().copied().chain(["forwarded"]).collect();
+    soak.random.pick(&all)
+}
+
 fn scale(soak: &mut Soak<'_>) -> String {
     let worker = soak.random.pick(&["web", "sharded"]);
     let count = 1 + soak.random.below(5) as u32;
@@ -260,7 +268,7 @@ fn scale(soak: &mut Soak<'_>) -> String {
 }
 
 fn stop_start(soak: &mut Soak<'_>) -> String {
-    let worker = some_app(soak);
+    let worker = some_worker(soak);
     soak.ask("Stop", &json!({ "worker": worker }));
     last(pause(soak, 300));
     soak.ask("Start", &json!({ "worker": worker }));
@@ -311,19 +319,23 @@ fn kill_forwarder(soak: &mut Soak<'_>) -> String {
 
 fn kill_helper(soak: &mut Soak<'_>) -> String {
     let word = soak.random.pick(&["__write", "__watch", "web"]);
-    let daemon = soak.daemon();
-    let parents = [daemon, soak.guard.pid()];
-    let all: Vec<i32> = parents.iter().flat_map(|pid| children(*pid)).collect();
-    let is_it = |pid: &i32| {
-        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        words.split('\0').any(|one| one == word)
-    };
-    let victims: Vec<i32> = all.into_iter().filter(is_it).collect();
+    let victims = helpers(soak, word);
     if word == "web" {
         soak.allowed.killed("listend:web", 1);
     }
     victims.iter().for_each(|pid| slay(*pid));
     format!("{word}: {victims:?}")
+}
+
+/// The processes of listend's own that have this word in their command.
+fn helpers(soak: &Soak<'_>, word: &str) -> Vec<i32> {
+    let parents = [soak.daemon(), soak.guard.pid()];
+    let all = parents.iter().flat_map(|pid| children(*pid));
+    let is_it = |pid: &i32| {
+        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.split('\0').any(|one| one == word)
+    };
+    all.filter(is_it).collect()
 }
 
 /// Kills the daemon, and the next one answers. A connection that it had accepted for a process that it had not
@@ -376,7 +388,7 @@ fn kill_daemon_and_worker(soak: &mut Soak<'_>) -> String {
 }
 
 fn kill_daemon_in_restart(soak: &mut Soak<'_>) -> String {
-    let workers = [some_app(soak), some_app(soak)];
+    let workers = [some_worker(soak), some_worker(soak)];
     for worker in workers {
         soak.ask("Restart", &json!({ "worker": worker, "no_wait": true }));
     }
@@ -406,7 +418,7 @@ fn kill_daemon_in_reload(soak: &mut Soak<'_>) -> String {
 }
 
 fn kill_daemon_in_stop(soak: &mut Soak<'_>) -> String {
-    let worker = some_app(soak);
+    let worker = some_worker(soak);
     soak.ask("Stop", &json!({ "worker": worker, "no_wait": true }));
     let time = pause(soak, 10);
     last(time);
@@ -435,7 +447,7 @@ fn upgrade_it(soak: &mut Soak<'_>, words: &str) -> String {
 }
 
 fn upgrade_in_restart(soak: &mut Soak<'_>) -> String {
-    let workers = [some_app(soak), some_app(soak)];
+    let workers = [some_worker(soak), some_worker(soak)];
     for worker in workers {
         soak.ask("Restart", &json!({ "worker": worker, "no_wait": true }));
     }
@@ -462,7 +474,7 @@ fn freeze(pid: i32, time: Duration) {
 }
 
 fn freeze_worker(soak: &mut Soak<'_>) -> String {
-    let worker = some_app(soak);
+    let worker = some_worker(soak);
     let time = pause(soak, 1500);
     let Some(pid) = soak
         .pids(worker)
@@ -474,6 +486,23 @@ fn freeze_worker(soak: &mut Soak<'_>) -> String {
     };
     freeze(pid, time);
     format!("{worker}, {pid} for {time:?}")
+}
+
+fn freeze_helper(soak: &mut Soak<'_>) -> String {
+    let word = soak.random.pick(&["__write", "__watch", "web", "backend"]);
+    let time = pause(soak, 1500);
+    let victims = match word {
+        "backend" => soak
+            .pids("forwarded")
+            .into_iter()
+            .flat_map(children)
+            .collect(),
+        word => helpers(soak, word),
+    };
+    victims.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP));
+    last(time);
+    victims.iter().for_each(|pid| kill(*pid, Signal::SIGCONT));
+    format!("{word}: {victims:?} for {time:?}")
 }
 
 /// One that does not go on is killed, and has a successor.
@@ -497,7 +526,7 @@ fn freeze_guard(soak: &mut Soak<'_>) -> String {
     let time = pause(soak, 800);
     kill(soak.guard.pid(), Signal::SIGSTOP);
     let daemon = soak.daemon();
-    let worker = some_app(soak);
+    let worker = some_worker(soak);
     // What is told to the guard meanwhile waits for it.
     soak.ask("Restart", &json!({ "worker": worker, "no_wait": true }));
     last(time);
@@ -519,6 +548,9 @@ const PATHS: &[(&str, &str)] = &[
     ("boxed.sock", "boxed"),
     ("boxed.link", "boxed"),
     ("fifo", "special"),
+    // Those of listend itself.
+    ("control.sock", ""),
+    ("control.notify", ""),
 ];
 
 fn unlink(soak: &mut Soak<'_>) -> String {
@@ -581,6 +613,14 @@ fn disk_full(soak: &mut Soak<'_>) -> String {
     faults::fill(&path);
     soak.load.wait_for_answers(3);
     fs::remove_file(path).expect("remove");
+    // What workers write is in the file again.
+    for name in ["disk/kinds.log", "disk/boxed.log"] {
+        let log = soak.world.path(name);
+        let file = fs::File::options().write(true).open(&log).expect("the log");
+        file.set_len(0).expect("truncate");
+        let has_lines = || fs::metadata(&log).is_ok_and(|file| file.len() > 0);
+        eventually("workers' lines are written", has_lines);
+    }
     String::new()
 }
 
@@ -660,6 +700,14 @@ fn burst(soak: &mut Soak<'_>) -> String {
         }
     });
     format!("{} instances", soak.pids("elastic").len())
+}
+
+/// What runs for clients only ends.
+fn nobody_comes(soak: &mut Soak<'_>) -> String {
+    soak.load.pause_for(|| {
+        eventually("nobody needs it", || soak.pids("demand").is_empty());
+    });
+    String::new()
 }
 
 fn sources_change(soak: &mut Soak<'_>) -> String {

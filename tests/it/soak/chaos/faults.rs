@@ -1,8 +1,10 @@
 //! What the adversary uses: programs and files outside of listend.
 
 use super::{exists, run};
+use crate::harness::eventually;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 /// Floods the notify socket and the control socket for as long as it is told: `DIR SECONDS SEED UID`. What it sends is what
@@ -57,6 +59,34 @@ pub fn clock_library() -> Option<&'static str> {
         "/usr/lib64/faketime/libfaketime.so.1",
     ];
     places.into_iter().find(|path| exists(Path::new(path)))
+}
+
+/// The process after which libfaketime has named what all share that have it: the first one. Were it one of listend's,
+/// the others would lose it with that, and workers would get another variable with each reload.
+pub struct Clock(Child);
+
+impl Clock {
+    pub fn start(library: &str) -> Clock {
+        let mut command = Command::new("sleep");
+        let child = command.arg("infinity").env("LD_PRELOAD", library).spawn();
+        let clock = Clock(child.expect("start sleep"));
+        let shared = format!("/dev/shm/faketime_shm_{}", clock.0.id());
+        eventually("libfaketime is there", || exists(Path::new(&shared)));
+        clock
+    }
+
+    /// What FAKETIME_SHARED is to be for others.
+    pub fn name(&self) -> String {
+        let pid = self.0.id();
+        format!("/faketime_sem_{pid} /faketime_shm_{pid}")
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
 }
 
 /// The limits of open files of a process: `SOFT:HARD`.

@@ -1,6 +1,7 @@
 //! Clients of every endpoint, and an account of what became of each request.
 
 use super::model::{ENDPOINTS, Endpoint, Way};
+use super::patience::Since;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,10 +11,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A client that waits longer than this has been lost, not delayed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// So often is looked whether that is so.
+const SLICE: Duration = Duration::from_millis(500);
+/// The page closes a client after this time on the clock.
+const TIME_OF_PAGE: Duration = Duration::from_secs(10);
 /// A datagram that is not answered in this time was in a process that was killed.
 const DATAGRAM_PATIENCE: Duration = Duration::from_secs(4);
 /// Between two requests of a client: a load that leaves the processors to others.
@@ -95,6 +100,8 @@ struct State {
     closed: BTreeSet<&'static str>,
     answered: BTreeMap<&'static str, u64>,
     failures: Vec<Failure>,
+    /// Clients that the page has closed while others had the processors.
+    starved: usize,
     slowest: Duration,
 }
 
@@ -157,13 +164,13 @@ impl Load {
     }
 
     fn wait_for_all(&self) -> Duration {
-        let deadline = Instant::now() + 2 * PATIENCE;
+        let since = Since::now();
         let mut state = self.shared.lock();
         state.is_open = false;
         while state.busy > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{} clients do not come back", state.busy);
-            let waited = self.shared.changed.wait_timeout(state, left);
+            let is_over = since.is_over(2 * PATIENCE);
+            assert!(!is_over, "{} clients do not come back", state.busy);
+            let waited = self.shared.changed.wait_timeout(state, SLICE);
             state = waited.unwrap_or_else(|error| error.into_inner()).0;
         }
         state.slowest
@@ -178,7 +185,7 @@ impl Load {
 
     /// Waits until so many more have been answered at every endpoint that is open.
     pub fn wait_for_answers(&self, more: u64) {
-        let deadline = Instant::now() + 2 * PATIENCE;
+        let since = Since::now();
         let mut state = self.shared.lock();
         let before = state.answered.clone();
         loop {
@@ -195,17 +202,18 @@ impl Load {
             if slow.is_empty() {
                 return;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
             let failures: Vec<String> = state.failures.iter().map(Failure::to_string).collect();
-            assert!(!left.is_zero(), "no answers from {slow:?}: {failures:#?}");
-            let waited = self.shared.changed.wait_timeout(state, left);
+            let is_over = since.is_over(2 * PATIENCE);
+            assert!(!is_over, "no answers from {slow:?}: {failures:#?}");
+            let waited = self.shared.changed.wait_timeout(state, SLICE);
             state = waited.unwrap_or_else(|error| error.into_inner()).0;
         }
     }
 
-    /// How many were answered, all in all.
-    pub fn answered(&self) -> BTreeMap<&'static str, u64> {
-        self.shared.lock().answered.clone()
+    /// How many were answered, all in all, and how many were closed for want of processors.
+    pub fn answered(&self) -> (BTreeMap<&'static str, u64>, usize) {
+        let state = self.shared.lock();
+        (state.answered.clone(), state.starved)
     }
 }
 
@@ -231,7 +239,7 @@ fn be_client(shared: &Shared, endpoint: &'static Endpoint, dir: &Path) {
         }
         state.busy += 1;
         drop(state);
-        let since = Instant::now();
+        let since = Since::now();
         let result = ask(endpoint.way, dir);
         let time = since.elapsed();
         let mut state = shared.lock();
@@ -241,9 +249,11 @@ fn be_client(shared: &Shared, endpoint: &'static Endpoint, dir: &Path) {
                 *state.answered.entry(endpoint.name).or_default() += 1;
                 state.slowest = state.slowest.max(time);
             }
+            Err(_) if is_starved(endpoint, since) => state.starved += 1,
             Err(error) => {
                 let loss = loss(endpoint.way, &error);
-                let text = format!("{error} after {} ms", time.as_millis());
+                let quiet = since.quiet().as_millis();
+                let text = format!("{error} after {} ms ({quiet} quiet)", time.as_millis());
                 state.failures.push(Failure {
                     endpoint,
                     loss,
@@ -257,6 +267,12 @@ fn be_client(shared: &Shared, endpoint: &'static Endpoint, dir: &Path) {
     }
 }
 
+/// Whether the page has closed a client that came too late only since others had the processors.
+fn is_starved(endpoint: &Endpoint, since: Since) -> bool {
+    let is_page = matches!(endpoint.way, Way::Page(_));
+    is_page && since.elapsed() >= TIME_OF_PAGE && since.quiet() < TIME_OF_PAGE
+}
+
 fn loss(way: Way, error: &io::Error) -> Loss {
     match error.kind() {
         ErrorKind::ConnectionRefused | ErrorKind::NotFound | ErrorKind::AddrNotAvailable => {
@@ -268,6 +284,8 @@ fn loss(way: Way, error: &io::Error) -> Loss {
             _ => Loss::Late,
         },
         _ if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => Loss::Late,
+        // Somebody else has the path.
+        _ if error.raw_os_error() == Some(nix::libc::EPROTOTYPE) => Loss::Refused,
         _ => Loss::Wrong,
     }
 }
@@ -305,7 +323,7 @@ pub fn ask(way: Way, dir: &Path) -> io::Result<String> {
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
             let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
             socket.bind(&SockAddr::unix(format!("\0soak-client-{number}"))?)?;
-            socket.set_write_timeout(Some(PATIENCE))?;
+            socket.set_write_timeout(Some(Since::at_most(PATIENCE)))?;
             socket.connect(&SockAddr::unix(dir.join(name))?)?;
             datagram(&socket)
         }
@@ -313,9 +331,27 @@ pub fn ask(way: Way, dir: &Path) -> io::Result<String> {
 }
 
 fn patient(socket: &Socket) -> io::Result<()> {
-    socket.set_read_timeout(Some(PATIENCE))?;
-    // This is for connect(2) as well (socket(7)).
-    socket.set_write_timeout(Some(PATIENCE))
+    socket.set_read_timeout(Some(SLICE))?;
+    // This is for connect(2) as well (socket(7)), which cannot be looked at in between.
+    socket.set_write_timeout(Some(Since::at_most(PATIENCE)))
+}
+
+/// Reads what comes before the patience is over.
+fn read(
+    mut socket: &Socket,
+    buffer: &mut [u8],
+    since: Since,
+    limit: Duration,
+) -> io::Result<usize> {
+    loop {
+        match socket.read(buffer) {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+                    && !since.is_over(limit) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 fn tcp(host: &str, port: u16) -> io::Result<Socket> {
@@ -339,12 +375,13 @@ fn wrong(answer: &[u8]) -> io::Error {
 }
 
 fn http(mut socket: Socket, question: &[u8]) -> io::Result<String> {
+    let since = Since::now();
     socket.write_all(question)?;
     let mut answer = Vec::new();
     let mut buffer = vec![0; 1 << 16];
     // Not read_to_end, which would cut a record that is longer than its first buffer.
     loop {
-        match socket.read(&mut buffer)? {
+        match read(&socket, &mut buffer, since, PATIENCE)? {
             0 => break,
             count => answer.extend_from_slice(&buffer[..count]),
         }
@@ -353,8 +390,11 @@ fn http(mut socket: Socket, question: &[u8]) -> io::Result<String> {
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
         return Err(ErrorKind::UnexpectedEof.into());
     };
-    if head.split(' ').nth(1) != Some("200") {
-        return Err(wrong(&answer));
+    match head.split(' ').nth(1) {
+        Some("200") => {}
+        // The page says so when the daemon that it asks has gone.
+        Some("503") => return Err(ErrorKind::ConnectionReset.into()),
+        _ => return Err(wrong(&answer)),
     }
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -374,10 +414,17 @@ fn close(socket: &Socket) {
 }
 
 fn echo(mut socket: Socket) -> io::Result<String> {
+    let since = Since::now();
     socket.write_all(QUESTION)?;
     socket.shutdown(Shutdown::Write)?;
     let mut answer = Vec::new();
-    socket.read_to_end(&mut answer)?;
+    let mut buffer = [0; 4096];
+    loop {
+        match read(&socket, &mut buffer, since, PATIENCE)? {
+            0 => break,
+            count => answer.extend_from_slice(&buffer[..count]),
+        }
+    }
     match answer == QUESTION {
         true => {
             close(&socket);
@@ -388,10 +435,11 @@ fn echo(mut socket: Socket) -> io::Result<String> {
     }
 }
 
-fn datagram(mut socket: &Socket) -> io::Result<String> {
-    socket.set_read_timeout(Some(DATAGRAM_PATIENCE))?;
+fn datagram(socket: &Socket) -> io::Result<String> {
+    let since = Since::now();
+    socket.set_read_timeout(Some(SLICE))?;
     socket.send(b"?")?;
     let mut answer = [0; 2048];
-    let count = socket.read(&mut answer)?;
+    let count = read(socket, &mut answer, since, DATAGRAM_PATIENCE)?;
     Ok(String::from_utf8_lossy(&answer[..count]).into_owned())
 }

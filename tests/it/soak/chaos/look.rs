@@ -1,8 +1,9 @@
 //! What is: status, processes, descriptors, sockets and files, each compared with what should be.
 
 use super::load::ask;
-use super::model::{ENDPOINTS, Model, Way};
+use super::model::{APPS, ENDPOINTS, Model, Way};
 use crate::harness::{children, probe_path, resident_kib, state};
+use crate::sandbox::groups::Group;
 use listend::control::{Status, WorkerState};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -213,7 +214,9 @@ fn inode(link: &str) -> Option<&str> {
 /// How many descriptors of each kind a process has.
 fn kinds(pid: i32, sockets: &HashMap<String, String>) -> BTreeMap<String, usize> {
     let mut all = BTreeMap::new();
-    for link in descriptors(pid) {
+    // libfaketime opens its own in whatever it is loaded into.
+    let all_links = descriptors(pid).into_iter();
+    for link in all_links.filter(|link| !link.starts_with("/dev/shm/faketime")) {
         let kind = match inode(&link) {
             Some(inode) => match sockets.get(inode) {
                 Some(text) => text.clone(),
@@ -229,6 +232,133 @@ fn kinds(pid: i32, sockets: &HashMap<String, String>) -> BTreeMap<String, usize>
         *all.entry(kind).or_default() += 1;
     }
     all
+}
+
+/// What a process is by the kernel, as far as it is the same at each rest: user, signals, capabilities, filters,
+/// threads, limits.
+fn traits(pid: i32) -> BTreeMap<String, usize> {
+    const KEPT: [&str; 16] = [
+        "Umask",
+        "Uid",
+        "Gid",
+        "Groups",
+        "Threads",
+        "SigBlk",
+        "SigIgn",
+        "CapInh",
+        "CapPrm",
+        "CapEff",
+        "CapBnd",
+        "CapAmb",
+        "NoNewPrivs",
+        "Seccomp",
+        "Seccomp_filters",
+        "Cpus_allowed_list",
+    ];
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let status = read("status");
+    let kept = status.lines().filter(|line| {
+        let name = line.split(':').next().unwrap_or_default();
+        KEPT.contains(&name)
+    });
+    let limits = read("limits");
+    // An act lowers that of the daemon for a while.
+    let limits = limits.lines().skip(1);
+    let score = format!("oom_score_adj {}", read("oom_score_adj").trim());
+    let texts = kept.chain(limits).map(str::to_owned).chain([score]);
+    texts.map(|text| (text, 1)).collect()
+}
+
+/// An instance has the sockets of its worker, and nobody else's.
+fn look_at_own(
+    model: &Model,
+    worker: &str,
+    (instance, pid): (&str, i32),
+    is: &BTreeMap<String, usize>,
+    bad: &mut Vec<String>,
+) {
+    let declared = model.sockets();
+    let own = model.sockets_of(worker);
+    let has: BTreeSet<&String> = is.keys().filter(|text| declared.contains(*text)).collect();
+    let own: BTreeSet<&String> = own.iter().collect();
+    if has != own {
+        bad.push(format!("{instance} ({pid}) has {has:?}, not {own:?}"));
+    }
+}
+
+/// What workers that run accept from has O_NONBLOCK, as all of these need it.
+fn look_at_flags(
+    model: &Model,
+    who: &Who,
+    status: &Status,
+    sockets: &HashMap<String, String>,
+    bad: &mut Vec<String>,
+) {
+    let runs = |worker: &&&str| !pids(status, worker).is_empty();
+    let running = APPS.iter().filter(runs);
+    let wanted: BTreeSet<String> = running.flat_map(|one| model.sockets_of(one)).collect();
+    let entries = fs::read_dir(format!("/proc/{}/fd", who.daemon))
+        .into_iter()
+        .flatten();
+    for entry in entries.filter_map(Result::ok) {
+        let link = fs::read_link(entry.path()).unwrap_or_default();
+        let link = link.to_string_lossy();
+        let Some(text) = inode(&link).and_then(|inode| sockets.get(inode)) else {
+            continue;
+        };
+        let number = entry.file_name();
+        let path = format!("/proc/{}/fdinfo/{}", who.daemon, number.to_string_lossy());
+        let info = fs::read_to_string(path).unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|text| i32::from_str_radix(text.trim(), 8).ok());
+        let blocks = flags.is_some_and(|flags| flags & nix::libc::O_NONBLOCK == 0);
+        if blocks && wanted.contains(text) {
+            bad.push(format!("{text} blocks"));
+        }
+    }
+}
+
+/// Each process of a worker with limits is in a group of its own, and there are no others.
+pub fn groups(status: &Status, group: &Group) -> Vec<String> {
+    let name = |(instance, pid): (String, i32)| (format!("listend.{instance}.{pid}"), vec![pid]);
+    let wanted: BTreeMap<String, Vec<i32>> = pids(status, "boxed").into_iter().map(name).collect();
+    let is: BTreeMap<String, Vec<i32>> = group.workers().into_iter().collect();
+    match is == wanted {
+        true => Vec::new(),
+        false => vec![format!("the groups are {is:?}, not {wanted:?}")],
+    }
+}
+
+/// So long listend is left alone to see that it sleeps.
+const NAP: Duration = Duration::from_millis(300);
+/// So often it may wake up meanwhile, for what workers with a watchdog tell.
+const WAKES: u64 = 60;
+
+/// Guard and daemon wait while there is nothing to do.
+pub fn unquiet(who: &Who) -> Vec<String> {
+    let all = [("guard", who.guard), ("daemon", who.daemon)];
+    let before = all.map(|(_, pid)| switches(pid));
+    std::thread::sleep(NAP);
+    let now = all.map(|(_, pid)| switches(pid));
+    let counts = now
+        .into_iter()
+        .zip(before)
+        .map(|(now, before)| now.saturating_sub(before));
+    let restless = all.iter().zip(counts).filter(|(_, count)| *count > WAKES);
+    restless
+        .map(|((name, _), count)| {
+            format!("{name} ran {count} times in {NAP:?} in which there was nothing to do")
+        })
+        .collect()
+}
+
+/// How often a process was switched to.
+fn switches(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let counts = status.lines().filter(|line| line.contains("ctxt_switches"));
+    counts
+        .filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok())
+        .sum()
 }
 
 /// Who is who.
@@ -257,8 +387,23 @@ pub fn look(model: &Model, dir: &Path, who: &Who, status: &Status) -> Look {
     look_at_files(model, dir, &mut bad);
     let mut same = BTreeMap::new();
     for (name, pid) in [("guard", who.guard), ("daemon", who.daemon)] {
-        same.insert(name.to_owned(), kinds(pid, &sockets));
+        let mut is = kinds(pid, &sockets);
+        is.extend(traits(pid));
+        same.insert(name.to_owned(), is);
     }
+    for worker in &status.workers {
+        for (instance, pid) in pids(status, &worker.name) {
+            let mut is = kinds(pid, &sockets);
+            look_at_own(model, &worker.name, (&instance, pid), &is, &mut bad);
+            if worker.name == "forwarded" {
+                // It keeps pipes for clients that come.
+                is.clear();
+            }
+            is.extend(traits(pid));
+            same.insert(instance, is);
+        }
+    }
+    look_at_flags(model, who, status, &sockets, &mut bad);
     for folder in ["/run", "/dev/mqueue"] {
         let mut names = BTreeMap::new();
         list(Path::new(folder), &mut names);
@@ -314,7 +459,9 @@ fn look_at_processes(
         let Process { pid, parent, words } = process;
         let is_of_listend = [who.daemon, who.guard].contains(parent);
         let has = |word: &str| words.iter().any(|one| one == word);
-        if *pid == 1 || *pid == ours || *pid == who.guard || *pid == who.daemon {
+        let is_known = [1, ours, who.guard, who.daemon].contains(pid);
+        // What the soak itself has started is none of listend's.
+        if is_known || *parent == ours {
             continue;
         }
         if state(*pid) == Some('Z') {

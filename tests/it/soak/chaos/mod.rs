@@ -13,12 +13,15 @@ mod faults;
 mod load;
 mod look;
 mod model;
+mod patience;
 
 use self::acts::{ACTS, Act};
 use self::load::{Allowed, Load};
 use self::look::{Look, Who};
 use self::model::{ENDPOINTS, Model};
+use self::patience::Since;
 use crate::harness::{Daemon, TempDir, World, eventually, require_root, require_tool, skip};
+use crate::sandbox::groups::Group;
 use crate::sim::random::Rng;
 use listend::control::Status;
 use serde_json::{Value, json};
@@ -31,8 +34,12 @@ use std::time::{Duration, Instant};
 
 /// How long it takes to come to rest, at most: several stops one after the other, on a busy machine.
 const REST: Duration = Duration::from_secs(90);
+/// What is not at rest is told so often.
+const TELL: Duration = Duration::from_secs(20);
 /// So many steps after which everything is as in the beginning, and compared with that.
 const ROUND: usize = 12;
+/// No act has more instances than that of what has shards.
+const MOST_INSTANCES: usize = 5;
 /// What the memory of a process may differ by from what it was after the first round, in KiB. Lines of
 /// the log, events and buffers are kept up to a limit, which is reached only after a while.
 const GROWTH: u64 = 8 * 1024;
@@ -40,7 +47,7 @@ const GROWTH: u64 = 8 * 1024;
 const INSIDE: &str = "LISTEND_SOAK_INSIDE";
 
 /// In the namespaces: mounts that are the soak's own.
-const SETUP: &str = "mount -t tmpfs -o mode=755 tmpfs /run && ip link set lo up || exit 9
+const SETUP: &str = "mount -t tmpfs -o mode=755 tmpfs /run && mount -t tmpfs tmpfs /dev/shm && ip link set lo up || exit 9
 mkdir /run/lock
 test ! -d /dev/mqueue || mount -t mqueue mqueue /dev/mqueue || exit 9
 \"$@\"
@@ -51,7 +58,6 @@ fn everything_at_once_survives_an_adversary() {
     if std::env::var_os(INSIDE).is_some() {
         return Soak::run();
     }
-    // It wants a machine that is idle enough for its clients, who wait ten seconds at most.
     if time().is_none() {
         skip("neither LISTEND_TEST_LONG nor LISTEND_SOAK_MINUTES is set");
         return;
@@ -126,6 +132,8 @@ fn say(text: &str) {
 pub struct Soak<'a> {
     world: &'a World,
     guard: Daemon,
+    /// Where the groups of workers are, if there can be any; it goes after the guard.
+    group: Option<Group>,
     load: Load,
     model: Model,
     random: Rng,
@@ -165,23 +173,30 @@ impl Soak<'_> {
         let flows = "listeners: { it: { address: 'udp://127.0.0.1:9', flows: sticky } }";
         let flows = world.check(flows, &["--json"]);
         let is_sticky = !flows.text().contains("flows-not-kept");
-        let model = Model::new(world.dir(), vsock, is_sticky);
+        let group = Group::new();
+        let model = Model::new(world.dir(), vsock, is_sticky, group.is_some());
         let library = faults::clock_library();
+        let holder = library.map(faults::Clock::start);
+        let enter = group.as_ref().map(Group::words);
         let guard = world.run_with(&model.yaml(), |start| {
+            if let Some(words) = &enter {
+                start.through(words.iter().map(String::as_str));
+            }
             start.words_behind(["--guard", "--control", "$DIR/control.sock"]);
             start.env("RUST_BACKTRACE", "1");
-            if let Some(library) = &library {
+            if let (Some(library), Some(holder)) = (&library, &holder) {
                 fs::write(world.path("time"), "+0").expect("write");
                 start.env("LD_PRELOAD", library);
                 start.env("FAKETIME_TIMESTAMP_FILE", "$DIR/time");
+                start.env("FAKETIME_SHARED", &holder.name());
                 start.env("FAKETIME_NO_CACHE", "1");
                 start.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-                start.env("FAKETIME_DISABLE_SHM", "1");
             }
         });
         let mut soak = Soak {
             world: &world,
             guard,
+            group,
             load: Load::start(world.dir()),
             model,
             random: Rng::from_seed(seed),
@@ -194,16 +209,18 @@ impl Soak<'_> {
             rounds: 0,
         };
         say(&format!(
-            "soak: seed {seed}, {time:?}; vsock {vsock:?}, sticky flows {is_sticky}, clock {}",
-            soak.has_clock
+            "soak: seed {seed}, {time:?}; vsock {vsock:?}, sticky flows {is_sticky}, clock {}, groups {}",
+            soak.has_clock,
+            soak.group.is_some()
         ));
         soak.rest("the start");
         soak.resume();
         soak.load.wait_for_answers(3);
         soak.go_on_until(Instant::now() + time);
-        let answered = soak.load.answered();
-        say(&format!("soak: answered {answered:?}"));
+        let (answered, starved) = soak.load.answered();
+        say(&format!("soak: answered {answered:?}, {starved} starved"));
         soak.guard.stop();
+        drop(holder);
         soak.nothing_is_left();
         let done = std::env::temp_dir().join("done");
         fs::write(done, "").expect("write");
@@ -295,14 +312,14 @@ impl Soak<'_> {
 
     /// Waits until everything rests as it should, nobody being there; else the test has failed.
     fn rest(&mut self, after: &str) -> Look {
-        let begun = Instant::now();
-        let until = begun + REST;
+        let begun = Since::now();
         // Those who wait for somebody who starts have their answers first.
         let (failures, slowest) = self.load.pause();
         let bad = self.allowed.check(&failures);
         let (count, paused) = (failures.len(), begun.elapsed());
         assert!(bad.is_empty(), "clients were lost; {after}: {bad:#?}");
         let mut last: Option<(String, Look)> = None;
+        let mut told = TELL;
         loop {
             let mut bad = match self.status() {
                 Ok(status) => look::unrest(&self.model, &status)
@@ -316,7 +333,10 @@ impl Soak<'_> {
             let mut bad: Vec<String> = bad.into_iter().filter_map(Result::err).collect();
             if let Some(status) = status.filter(|_| bad.is_empty()) {
                 let who = self.who(&status);
-                let look = look::look(&self.model, self.world.dir(), &who, &status);
+                let mut look = look::look(&self.model, self.world.dir(), &who, &status);
+                if let Some(group) = &self.group {
+                    look.bad.extend(look::groups(&status, group));
+                }
                 let key = self.key(&status, &look);
                 // What comes and goes shows in one of two looks.
                 let is_steady = last
@@ -325,6 +345,9 @@ impl Soak<'_> {
                 bad.extend(look.bad.clone());
                 if is_steady && bad.is_empty() {
                     bad.extend(self.compare(&key, &look));
+                }
+                if is_steady && bad.is_empty() {
+                    bad.extend(look::unquiet(&who));
                 }
                 if is_steady && bad.is_empty() {
                     let dir = self.world.dir();
@@ -340,7 +363,11 @@ impl Soak<'_> {
                 }
                 last = Some((key, look));
             }
-            if Instant::now() > until {
+            if begun.elapsed() > told {
+                say(&format!("          no rest yet: {bad:?}"));
+                told += TELL;
+            }
+            if begun.is_over(REST) {
                 panic!(
                     "no rest; {after}: {bad:#?}
 {}
@@ -371,9 +398,15 @@ impl Soak<'_> {
         let before = before.or_insert_with(|| look.same.clone());
         let mut bad = Vec::new();
         for (whose, now) in &look.same {
+            // Not all instances of a worker whose number follows the queue have the same places again.
+            let Some(all) = before.get(whose) else {
+                continue;
+            };
             for (kind, count) in now {
-                let known = before.get(whose).and_then(|all| all.get(kind));
-                if known.is_none_or(|known| count > known) {
+                let known = all.get(kind);
+                // The socket of an instance stays open for the next time.
+                let is_shard = self.model.may_be_several(kind) && *count <= MOST_INSTANCES;
+                if !is_shard && known.is_none_or(|known| count > known) {
                     bad.push(format!("{whose} has {count} × {kind}, not {known:?}"));
                 }
             }
@@ -395,10 +428,10 @@ impl Soak<'_> {
 
     /// What the daemon says, as soon as there is one.
     fn status(&self) -> io::Result<Status> {
-        let deadline = Instant::now() + REST;
+        let since = Since::now();
         loop {
             match look::status(&self.control) {
-                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(error) if since.is_over(REST) => return Err(error),
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
                 Ok(status) => return Ok(status),
             }

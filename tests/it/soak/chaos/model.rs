@@ -98,6 +98,7 @@ pub struct Model {
     dir: PathBuf,
     vsock: Option<u32>,
     sticky_works: bool,
+    has_groups: bool,
     /// What each worker tells its clients; changed, it is replaced.
     pub revisions: BTreeMap<&'static str, u32>,
     /// As configured, of those with a fixed number.
@@ -118,12 +119,13 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(dir: &Path, vsock: Option<u32>, sticky_works: bool) -> Model {
+    pub fn new(dir: &Path, vsock: Option<u32>, sticky_works: bool, has_groups: bool) -> Model {
         let fixed = BTreeMap::from([("web", 2), ("sharded", 3)]);
         Model {
             dir: dir.to_owned(),
             vsock,
             sticky_works,
+            has_groups,
             revisions: APPS
                 .iter()
                 .chain(&["late", "extra"])
@@ -252,7 +254,10 @@ workers:"
             text,
             "boxed",
             "[boxed]",
-            "sandbox: strict\noutput: 'file:$DIR/disk/boxed.log'",
+            match self.has_groups {
+                true => "sandbox: { preset: strict, memory_max: infinity }\noutput: 'file:$DIR/disk/boxed.log'",
+                false => "sandbox: strict\noutput: 'file:$DIR/disk/boxed.log'",
+            },
         );
         // Stopped, it does not hear SIGABRT.
         self.app(text, "dog", "[dog]", "watchdog: 5s\nstop_timeout: 3s");
@@ -381,30 +386,42 @@ workers:"
     /// may be several at an address.
     pub fn sockets(&self) -> BTreeSet<String> {
         let path = |name: &str| self.dir.join(name).display().to_string();
-        let mut all = BTreeSet::new();
-        for port in [
-            WEB, SHARDED, ELASTIC, DEMAND, EACH, FORWARDED, DOG, PAGE, WATCHED,
-        ] {
-            all.insert(format!("tcp {LOOPBACK}:{port} listens"));
-        }
-        for port in [UDP, FLOW] {
-            all.insert(format!("udp {LOOPBACK}:{port}"));
-        }
-        for name in ["web.sock", "packets.sock", "boxed.sock", "control.sock"] {
-            all.insert(format!("unix {} listens", path(name)));
-        }
-        for name in ["datagrams.sock", "control.notify"] {
-            all.insert(format!("unix {}", path(name)));
-        }
-        all.insert("unix @listend-soak listens".to_owned());
-        if self.is_late_bound {
-            all.insert(format!("tcp {LATE_ADDRESS}:{LATE} listens"));
-        }
+        let served = ENDPOINTS.iter().filter(|one| self.is_served(one));
+        let mut all: BTreeSet<String> = served.map(|one| self.socket(one.way)).collect();
+        all.insert(format!("unix {} listens", path("control.sock")));
+        all.insert(format!("unix {}", path("control.notify")));
         if self.has_extra {
-            all.insert(format!("tcp {LOOPBACK}:{EXTRA} listens"));
-            all.insert(format!("unix {} listens", path("extra.sock")));
+            all.insert(self.extra_path());
         }
         all
+    }
+
+    /// Those of them that the processes of a worker have, one of each.
+    pub fn sockets_of(&self, worker: &str) -> BTreeSet<String> {
+        let of_worker = ENDPOINTS.iter().filter(|one| one.worker == worker);
+        let named = of_worker.map(|one| self.socket(one.way));
+        let all: BTreeSet<String> = named.collect();
+        match worker {
+            "extra" => all.into_iter().chain([self.extra_path()]).collect(),
+            _ => all,
+        }
+    }
+
+    fn extra_path(&self) -> String {
+        format!("unix {} listens", self.dir.join("extra.sock").display())
+    }
+
+    /// As the kernel's tables have it.
+    fn socket(&self, way: Way) -> String {
+        let path = |name: &str| self.dir.join(name).display().to_string();
+        match way {
+            Way::Tcp(host, port) => format!("tcp {host}:{port} listens"),
+            Way::Echo(port) | Way::Page(port) => format!("tcp {LOOPBACK}:{port} listens"),
+            Way::Unix(name) | Way::Packets(name) => format!("unix {} listens", path(name)),
+            Way::Abstract(name) => format!("unix @{name} listens"),
+            Way::Udp(port) => format!("udp {LOOPBACK}:{port}"),
+            Way::Datagrams(name) => format!("unix {}", path(name)),
+        }
     }
 
     /// Those of them that may be there more than once.
