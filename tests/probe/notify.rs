@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket,
 };
+use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork, pause};
 use std::ffi::CString;
 use std::io::{self, IoSlice, Read, Write};
@@ -143,13 +144,38 @@ pub fn store_bomb(address: &str) -> io::Result<String> {
     Ok("store-bomb".to_owned())
 }
 
-/// Forks a child that sends the text and stays; its pid.
+const ORPHAN: &str = "orphan ";
+
+/// Goes on in a child whose parent has ended.
+fn become_an_orphan() {
+    let (mut ours, theirs) = UnixStream::pair().expect("socketpair");
+    // SAFETY: there is one thread, so the child may do what any process may.
+    match unsafe { fork() }.expect("fork") {
+        ForkResult::Parent { .. } => {
+            drop(ours);
+            // SAFETY: it runs nothing of what the puppet has registered, and closes `theirs`, the last end.
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Child => {
+            drop(theirs);
+            // End of file: the descriptors of the parent are closed, and soon it has another one.
+            let _ = ours.read(&mut [0]);
+            children::outlive_its_parent(None);
+        }
+    }
+}
+
+/// Forks a child that sends the text and stays; its pid. After `orphan` that child has a child which does so
+/// as soon as its parent has ended.
 pub fn child(text: &str, strings: &UnixStream) -> i32 {
     let (mut ours, theirs) = UnixStream::pair().expect("socketpair");
     // SAFETY: there is one thread, so the child may do what any process may.
     match unsafe { fork() }.expect("fork") {
         ForkResult::Parent { child } => {
             drop(theirs);
+            if text.starts_with(ORPHAN) {
+                waitpid(child, None).expect("the parent of the orphan");
+            }
             ours.read_exact(&mut [0]).expect("the child has sent it");
             child.as_raw()
         }
@@ -158,6 +184,13 @@ pub fn child(text: &str, strings: &UnixStream) -> i32 {
             // SAFETY: the child uses neither this descriptor nor `strings` again.
             unsafe { libc::close(strings.as_raw_fd()) };
             children::outlive_its_parent(None);
+            let text = match text.strip_prefix(ORPHAN) {
+                Some(text) => {
+                    become_an_orphan();
+                    text
+                }
+                None => text,
+            };
             match text.strip_prefix("ack ") {
                 Some(line) => acknowledge(line).expect("ack"),
                 None => send(text, &[]).expect("notify"),

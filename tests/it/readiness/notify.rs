@@ -239,6 +239,16 @@ fn a_child_may_tell_only_where_all_may() {
     daemon.stop();
 }
 
+// It is a child of listend then, which says nothing about whose it is: its session does.
+#[test]
+fn a_process_whose_parent_has_ended_is_known_by_its_session() {
+    let world = World::new();
+    let (daemon, mut puppet) = with_puppet(&world, "notify_access: all\nkill_mode: group");
+    puppet.ask("child orphan READY=1");
+    daemon.line(&["app.0: sent [Ready]"]);
+    daemon.stop();
+}
+
 // The message is read together with the news of the end, and before the process is reaped.
 #[test]
 fn the_last_words_of_a_process_count() {
