@@ -513,7 +513,7 @@ fn a_path_too_long_for_a_socket_address_serves_as_well() {
     let daemon = world.run_with(YAML, |start| {
         start.words_behind(["--control", path]);
     });
-    world.puppet();
+    let _app = world.puppet();
     let finished = world.finish(["status", "--control", path]).expect_code(0);
     assert!(finished.stdout.contains("web"), "{finished:?}");
     let finished = world.finish(["stop", "app", "--control", path]);
