@@ -170,7 +170,7 @@ fn a_worker_with_sticky_flows_has_one_instance() {
 #[test]
 fn nobody_who_has_flows_is_asked_before_its_time() {
     let mut kept = 0;
-    for seed in 0..2000 {
+    for seed in 0..500 {
         let random = &mut Random(seed);
         let mut any = any_life(random);
         any.keeps_flows = true;
@@ -237,5 +237,5 @@ fn nobody_who_has_flows_is_asked_before_its_time() {
         }
         assert!(crew.count(|one| matches!(one, Effect::Exit { .. })) > 0 || stopped);
     }
-    assert!(kept > 1000, "only {kept} were seen");
+    assert!(kept > 200, "only {kept} were seen");
 }

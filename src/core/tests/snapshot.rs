@@ -166,7 +166,7 @@ fn thawed(core: &Core) -> Core {
 
 #[test]
 fn the_changes_add_up_to_the_snapshot_and_the_snapshot_to_the_core() {
-    for seed in 0..300 {
+    for seed in 0..100 {
         let mut walk = Walk::new(seed, any_life);
         let mut sum = Snapshot::default();
         for _ in 0..80 {
