@@ -68,8 +68,9 @@ impl Worker {
             if self.may_come_to_share() {
                 return Some(BTreeSet::from([0]));
             }
-            let all = self.runs.places().map(|run| run.instance.index);
-            let all: BTreeSet<u32> = all.collect();
+            // One that still shares the sockets has no shard that anybody is on the way to.
+            let all = self.runs.places().filter(|run| has_shards(&run.life));
+            let all: BTreeSet<u32> = all.map(|run| run.instance.index).collect();
             return Some(match all.is_empty() {
                 // The first instance that there is has this one.
                 true => BTreeSet::from([0]),

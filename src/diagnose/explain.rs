@@ -214,7 +214,7 @@ fn with_cause(problem: Problem, error: &BindError, plan: &Plan, machine: &Machin
         }
         Errno::EADDRNOTAVAIL => not_here(problem, endpoint, machine),
         Errno::EACCES | Errno::EPERM => forbidden(problem, endpoint, machine),
-        errno => other(problem, errno, endpoint, plan),
+        errno => other(problem, errno, endpoint, machine.planned_sockets(plan)),
     }
 }
 
@@ -485,12 +485,10 @@ fn forbidden(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Proble
 }
 
 /// Errnos that are not about the address; `None` where their name says all there is to say.
-fn other(problem: Problem, errno: Errno, endpoint: &Endpoint, plan: &Plan) -> Problem {
+fn other(problem: Problem, errno: Errno, endpoint: &Endpoint, sockets: usize) -> Problem {
     match errno {
         Errno::EMFILE => {
             let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-            let sockets = plan.listeners().map(|(_, one)| one.sockets.len());
-            let sockets: usize = sockets.sum();
             problem
                 .with_cause(format!(
                     "this process may have {limit} descriptors open, and the configuration has \

@@ -8,7 +8,7 @@ use super::tables::{self, InetRow};
 use crate::config::{Transport, UnixName};
 use crate::host::somaxconn;
 use crate::listener::{UnixSocket, in_network_namespace, unix_sockets};
-use crate::plan::ListenerPlan;
+use crate::plan::{ListenerPlan, Plan};
 use nix::unistd::{Gid, Group, Uid, User};
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -38,6 +38,7 @@ pub struct Machine {
     kernel: OnceCell<Kernel>,
     unix: OnceCell<HashMap<Vec<u8>, Vec<UnixSocket>>>,
     sockets: OnceCell<HashMap<u64, Vec<i32>>>,
+    planned: OnceCell<usize>,
     users: RefCell<HashMap<u32, String>>,
     people: RefCell<HashMap<i32, Option<ProcessInfo>>>,
     orphans: RefCell<HashMap<i32, Option<Orphan>>>,
@@ -182,6 +183,12 @@ impl Machine {
             });
         }
         machine
+    }
+
+    /// The sockets of the plan that is bound here, counted once however many cannot be.
+    pub(super) fn planned_sockets(&self, plan: &Plan) -> usize {
+        let sockets = || plan.listeners().map(|(_, one)| one.sockets.len()).sum();
+        *self.planned.get_or_init(sockets)
     }
 
     /// The words for the place of this snapshot: `this machine`, or the namespace.

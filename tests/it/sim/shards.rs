@@ -78,6 +78,8 @@ struct Life {
     proven: Revision,
     /// A rollout goes forward.
     rolls: bool,
+    /// The last one has gone back.
+    goes_back: bool,
     /// Who is to be started again to drain, since when it is to, and whether it was ready by then.
     owed: BTreeMap<InstanceId, (Mono, bool)>,
     calm: bool,
@@ -145,6 +147,7 @@ impl Life {
             down: BTreeMap::new(),
             proven: Revision(1),
             rolls: false,
+            goes_back: false,
             owed: BTreeMap::new(),
             calm: false,
             trace,
@@ -256,9 +259,10 @@ impl Life {
             Effect::Retire { needed, .. } => self.retire(needed),
             Effect::Emit(Event::Rollout(_, RolloutEvent::RolledBack { .. })) => {
                 self.excuse_given_up();
-                self.rolls = false;
+                (self.rolls, self.goes_back) = (false, true);
             }
             Effect::Emit(Event::Rollout(_, event)) => {
+                self.goes_back = false;
                 self.rolls = matches!(event, RolloutEvent::Started { .. });
                 if !self.rolls {
                     (self.proven, _) = self.latest();
@@ -344,7 +348,11 @@ impl Life {
             // One with shards takes its place after all.
             let role = self.core.facts(proc.instance).map(|facts| facts.role);
             let (latest, _) = self.latest();
-            let is_placed = role == Some(RunRole::Instance) && self.is_sharded(latest);
+            let next = match self.goes_back {
+                true => self.proven,
+                false => latest,
+            };
+            let is_placed = role == Some(RunRole::Instance) && self.is_sharded(next);
             let is_followed = heir || is_shared || is_placed;
             let reason = !waits || is_over || gone || is_followed || !proc.ready;
             assert!(reason, "{proc:?} is stopped, and clients wait");
@@ -367,12 +375,10 @@ impl Life {
         if !proc.asked && self.queues[shard] > 0 {
             self.seen.crashes += 1;
         }
-        if !proc.asked {
-            self.down.insert(shard as u32, proc.revision);
-            if proc.revision != self.proven {
-                // A trial, which may not be gone back to.
-                self.excused.insert(shard as u32);
-            }
+        self.down.insert(shard as u32, proc.revision);
+        if !proc.asked && proc.revision != self.proven {
+            // A trial, which may not be gone back to.
+            self.excused.insert(shard as u32);
         }
         self.owed.extend(
             proc.drains
