@@ -28,6 +28,7 @@ pub fn advise(plan: &Plan) -> Vec<Problem> {
             advice.push(problem.of_worker(&worker.name).with_hint(hint));
         }
         advice.extend(missing_folders(worker));
+        advice.extend(output_is_a_directory(worker));
         advice.extend(sandbox_advice::advise(worker));
         let hooks = [
             ("before_start", worker.hooks.before_start.as_ref()),
@@ -84,9 +85,11 @@ fn missing_program(worker: &WorkerPlan, command: &[Template]) -> Option<String> 
             None => "",
         },
     };
-    let found =
-        program::find(word, || path).and_then(|file| program::look(&Path::new(folder).join(file)));
-    let reason = found.err()?;
+    let found = program::find(word, || path).map(|file| Path::new(folder).join(file));
+    let reason = match found.and_then(|file| program::look(&file).map(|_| file)) {
+        Ok(file) => program::broken_script(&file)?,
+        Err(missing) => missing.to_string(),
+    };
     Some(format!("`{word}`: {reason}"))
 }
 
@@ -125,4 +128,23 @@ fn missing_folders(worker: &WorkerPlan) -> Vec<Problem> {
         Some(problem.of_worker(&worker.name).with_hint(hint))
     });
     missing.collect()
+}
+
+/// A directory where the output is to be written, which open(2) refuses (EISDIR).
+fn output_is_a_directory(worker: &WorkerPlan) -> Option<Problem> {
+    let Output::File(file) = &worker.output else {
+        return None;
+    };
+    let path = Path::new(file.as_literal()?);
+    if !path.is_dir() {
+        return None;
+    }
+    let message = format!(
+        "worker `{}`: `output`, {}, is a directory",
+        worker.name,
+        path.display()
+    );
+    let problem = Problem::new(Kind::PathMissing, message).at(worker.place);
+    let hint = "each start would fail; name a file in it";
+    Some(problem.of_worker(&worker.name).with_hint(hint))
 }

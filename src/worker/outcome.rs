@@ -3,6 +3,7 @@
 //! The child reports a stage and an errno; the parent, which may allocate and look around, finds
 //! out what they mean.
 
+use super::program;
 use crate::launch_spec::{Credentials, Limit, Resource};
 use crate::plan::WorkerPlan;
 use crate::report::describe;
@@ -10,10 +11,9 @@ use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{Prepared, Stdio};
 use nix::libc;
 use nix::sys::resource::getrlimit;
-use std::fs::{self, File, Metadata};
-use std::io::Read;
+use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The explanation that follows "failed while {phrase of the stage}: ", in lower case without a full
@@ -223,37 +223,15 @@ fn exec_reason(program: &Path, errno: i32, user: &Identity) -> String {
     }
 }
 
-/// The first bytes of a regular file, none of anything else. Never waits: opening a fifo to read
-/// it would, for somebody who writes (fifo(7)).
-fn start_of(path: &Path) -> Vec<u8> {
-    let mut start = Vec::new();
-    let mut options = File::options();
-    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    if let Ok(file) = file
-        && file.metadata().is_ok_and(|metadata| metadata.is_file())
-    {
-        // What cannot be read explains nothing.
-        let _unreadable = file.take(256).read_to_end(&mut start);
-    }
-    start
-}
-
 /// The program is there, but execve(2) says ENOENT: what it needs to run is not.
 fn missing_interpreter(program: &Path) -> String {
-    let start = start_of(program);
-    let Some(line) = start.strip_prefix(b"#!") else {
-        return "its dynamic loader does not exist on this machine; \
-                it was built for another system or C library (ENOENT)"
-            .to_owned();
+    let reason = match program::interpreter(program) {
+        Some(name) => program::no_interpreter(&name),
+        None => "its dynamic loader does not exist on this machine; it was built for another \
+                 system or C library"
+            .to_owned(),
     };
-    let line = line.split(|byte| *byte == b'\n').next().unwrap_or(line);
-    if line.ends_with(b"\r") {
-        return "its #! line ends with a carriage return: the file has Windows line ends (ENOENT)"
-            .to_owned();
-    }
-    let line = String::from_utf8_lossy(line);
-    let interpreter = line.split_whitespace().next().unwrap_or("");
-    format!("its interpreter `{interpreter}` does not exist (ENOENT)")
+    format!("{reason} (ENOENT)")
 }
 
 /// The part of the path that is the obstacle, for ENOENT, EACCES and ENOTDIR.
@@ -290,8 +268,8 @@ fn access_reason(path: &Path, errno: i32, user: &Identity) -> String {
         Ok(_) if errno == libc::EACCES && on_noexec_mount(path) => {
             format!("{words}: its file system is mounted noexec")
         }
-        Ok(_) if errno == libc::EACCES => match script_interpreter(path) {
-            Some(interpreter) => format!("{words}: perhaps of its interpreter `{interpreter}`"),
+        Ok(_) if errno == libc::EACCES => match program::interpreter(path) {
+            Some(name) => format!("{words}: perhaps of its interpreter `{}`", name.display()),
             None => format!("{words}: perhaps a security module (AppArmor, SELinux) forbids it"),
         },
         Ok(_) => words,
@@ -301,11 +279,4 @@ fn access_reason(path: &Path, errno: i32, user: &Identity) -> String {
 fn on_noexec_mount(path: &Path) -> bool {
     nix::sys::statvfs::statvfs(path)
         .is_ok_and(|stat| stat.flags().contains(nix::sys::statvfs::FsFlags::ST_NOEXEC))
-}
-
-fn script_interpreter(path: &Path) -> Option<String> {
-    let start = start_of(path);
-    let line = start.strip_prefix(b"#!")?;
-    let line = String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next()?).into_owned();
-    line.split_whitespace().next().map(str::to_owned)
 }

@@ -1,6 +1,11 @@
 //! Finding the program that a command names.
 
-use std::os::unix::fs::PermissionsExt;
+use nix::libc;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The folders that execvp(3) searches when there is no PATH.
@@ -95,6 +100,52 @@ pub fn look(file: &Path) -> Result<Seen, Missing> {
         return Err(Missing::NotExecutable(file.to_owned()));
     }
     Ok(Seen::Yes)
+}
+
+/// The interpreter that a script names behind `#!`, as the kernel reads it (execve(2)): up to a blank or
+/// the end of the line, with a carriage return that is there. `None` if the file is no script, or
+/// cannot be read.
+pub(super) fn interpreter(file: &Path) -> Option<PathBuf> {
+    let start = start_of(file);
+    let line = start
+        .strip_prefix(b"#!")?
+        .split(|byte| *byte == b'\n')
+        .next()?;
+    let mut words = line.split(|byte| matches!(byte, b' ' | b'\t'));
+    let name = words.find(|word| !word.is_empty())?;
+    Some(PathBuf::from(OsStr::from_bytes(name)))
+}
+
+/// Why a script cannot be executed although it is there; `None` if its interpreter is there as well,
+/// or the file is no script. From where a relative path counts is known only at the spawn.
+pub(super) fn broken_script(file: &Path) -> Option<String> {
+    let name = interpreter(file).filter(|name| name.is_absolute())?;
+    matches!(look(&name), Err(Missing::NoSuchFile)).then(|| no_interpreter(&name))
+}
+
+/// The words for an interpreter that does not exist.
+pub(super) fn no_interpreter(name: &Path) -> String {
+    match name.as_os_str().as_bytes().ends_with(b"\r") {
+        true => {
+            "its #! line ends with a carriage return: the file has Windows line ends".to_owned()
+        }
+        false => format!("its interpreter `{}` does not exist", name.display()),
+    }
+}
+
+/// The first bytes of a regular file, none of anything else. Never waits: opening a fifo to read
+/// it would, for somebody who writes (fifo(7)).
+fn start_of(path: &Path) -> Vec<u8> {
+    let mut start = Vec::new();
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    if let Ok(file) = file
+        && file.metadata().is_ok_and(|metadata| metadata.is_file())
+    {
+        // What cannot be read explains nothing.
+        let _unreadable = file.take(256).read_to_end(&mut start);
+    }
+    start
 }
 
 #[cfg(test)]

@@ -217,7 +217,11 @@ workers:
     let addresses = daemon.addresses("web", 1);
     let path = world.path("web");
     for round in 1..=ROUNDS {
-        // Those before may all have been served by what was ending.
+        // Those before may all have been served by what was ending, as this one would be.
+        for index in 0..2 {
+            let exits = format!("app.{index}: exited with");
+            daemon.lines(&[&exits], stops(&daemon, "app"));
+        }
         request(client::tcp(addresses[0]).expect("connect"));
         is_stopped(&daemon, "app", round);
         let loads = [

@@ -503,6 +503,10 @@ fn folders_and_programs_of_hooks_that_are_not_there_are_told() {
             .collect::<Vec<_>>()
     };
     world.write("file", "");
+    world.write_script("script", "#!/no/such/interpreter -x\n");
+    world.write_script("windows", "#!/bin/sh\r\n");
+    world.write_script("relative", "#!bin/none\n");
+    world.write_script("good", "#! /bin/sh -e\r\n");
     for (lines, kind) in [
         ("    working_directory: $DIR/none", "path-missing"),
         ("    working_directory: $DIR/file", "path-missing"),
@@ -511,7 +515,10 @@ fn folders_and_programs_of_hooks_that_are_not_there_are_told() {
             "    output: 'file:$DIR/none/{instance}.log'",
             "path-missing",
         ),
+        ("    output: file:$DIR/", "path-missing"),
         ("    before_start: [$DIR/none]", "command-not-found"),
+        ("    before_start: [$DIR/script]", "command-not-found"),
+        ("    before_start: [$DIR/windows]", "command-not-found"),
         (
             "    after_ready: { command: $DIR/none }",
             "command-not-found",
@@ -527,6 +534,9 @@ fn folders_and_programs_of_hooks_that_are_not_there_are_told() {
         "    output: 'file:$DIR/app-{instance}.log'",
         "    output: file:/listend-test.log",
         "    before_start: [/bin/true]",
+        // From where a relative path counts is known only at the spawn.
+        "    before_start: [$DIR/relative]",
+        "    before_start: [$DIR/good]",
     ] {
         assert_eq!(check(lines), [""; 0], "{lines}");
     }

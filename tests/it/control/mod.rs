@@ -2,4 +2,5 @@
 
 mod flood;
 mod language;
+mod paths;
 mod socket;
