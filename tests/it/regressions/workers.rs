@@ -90,7 +90,7 @@ fn a_relative_program_is_looked_for_in_the_working_directory() {
     let checked = world.check(&yaml, &["--json"]).expect_code(0).json();
     let advice = checked["advice"].as_array().expect("a list");
     let workers: Vec<_> = advice.iter().map(|advice| &advice["worker"]).collect();
-    assert_eq!(workers, ["missing"], "{advice:?}");
+    assert_eq!(workers, ["bad", "missing"], "{advice:?}");
     let daemon = world.run(&yaml);
     daemon.line(&["bad.0", "interpreter `/no/such/interpreter`"]);
     let line = daemon.line(&["missing.0", "there is no "]);
