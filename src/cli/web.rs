@@ -86,22 +86,24 @@ impl Ask for Daemon {
 
     fn events(&mut self) -> io::Result<Option<Vec<Box<RawValue>>>> {
         #[derive(Deserialize)]
-        struct Reply {
+        struct EventReply {
             event: Option<Box<RawValue>>,
         }
-        let events = self.each("Watch", &json!({ "no_follow": true }), |reply: Reply| {
-            reply.event
-        });
+        let events = self.each(
+            "Watch",
+            &json!({ "no_follow": true }),
+            |reply: EventReply| reply.event,
+        );
         Ok(events?.ok())
     }
 
     fn lines(&mut self, worker: &str, count: usize) -> io::Result<Lines> {
         #[derive(Deserialize)]
-        struct Reply {
+        struct LineReply {
             line: Option<Box<RawValue>>,
         }
         let parameters = json!({ "worker": worker, "lines": count, "follow": false });
-        let lines = self.each("Logs", &parameters, |reply: Reply| reply.line);
+        let lines = self.each("Logs", &parameters, |reply: LineReply| reply.line);
         Ok(lines?.map_err(|failure| failure.words().0))
     }
 }

@@ -6,7 +6,7 @@
 
 use super::clock;
 use super::token::ClientId;
-use super::writer::{About, Asked, FileId, PATIENCE, Writer};
+use super::writer::{About, FileId, FileRequest, PATIENCE, Writer};
 use crate::config::{Output, signal_name};
 use crate::core::{Mono, ProcessId};
 use crate::output::{Answer, Order};
@@ -83,7 +83,7 @@ impl Files {
         };
         known.users += 1;
         known.user = user;
-        let asked = Asked {
+        let asked = FileRequest {
             file,
             about: About::Start(process),
         };
@@ -119,7 +119,7 @@ impl Files {
         self.reopening.insert(client, reopening);
         let about = About::Reopen(client);
         for file in files {
-            self.ask_to_open(Asked { file, about });
+            self.ask_to_open(FileRequest { file, about });
         }
     }
 
@@ -136,7 +136,7 @@ impl Files {
         Some((client, result))
     }
 
-    fn ask_to_open(&mut self, asked: Asked) {
+    fn ask_to_open(&mut self, asked: FileRequest) {
         let Some(known) = self.known.get(&asked.file) else {
             return;
         };
@@ -158,7 +158,7 @@ impl Files {
     }
 
     /// Gives up waiting for a file, because the writer does not answer.
-    fn give_up(&mut self, asked: Asked, silent: FileId) {
+    fn give_up(&mut self, asked: FileRequest, silent: FileId) {
         let words = match asked.file == silent {
             true => format!("cannot open {}: no answer", self.path(asked.file)),
             false => {
@@ -242,7 +242,7 @@ impl Files {
         }
     }
 
-    fn answered(&mut self, asked: Asked, answer: Answer, handle: Option<OwnedFd>) {
+    fn answered(&mut self, asked: FileRequest, answer: Answer, handle: Option<OwnedFd>) {
         match asked.about {
             About::Text(length) => {
                 if let Some(known) = self.known.get_mut(&asked.file) {
@@ -262,7 +262,7 @@ impl Files {
     }
 
     /// A file was opened, or not, for somebody who waits for it; or there is a handle on what is no file.
-    fn done(&mut self, asked: Asked, opened: Result<Option<OwnedFd>, (Errno, String)>) {
+    fn done(&mut self, asked: FileRequest, opened: Result<Option<OwnedFd>, (Errno, String)>) {
         let known = self.known.get(&asked.file);
         let path = known.map(|known| known.path.clone());
         match asked.about {
@@ -298,7 +298,7 @@ impl Files {
     }
 
     /// What the process had in its hands is lost; the next one opens its files again.
-    fn ended(&mut self, user: u32, how: Option<How>, in_hand: Vec<Asked>) {
+    fn ended(&mut self, user: u32, how: Option<How>, in_hand: Vec<FileRequest>) {
         let Some(writer) = self.writers.get_mut(&user) else {
             return;
         };
@@ -311,7 +311,7 @@ impl Files {
         let waited_for = in_hand
             .iter()
             .filter(|asked| matches!(asked.about, About::Start(_) | About::Reopen(_)));
-        let (known, unknown): (Vec<Asked>, Vec<Asked>) = waited_for
+        let (known, unknown): (Vec<FileRequest>, Vec<FileRequest>) = waited_for
             .copied()
             .partition(|asked| self.known.contains_key(&asked.file));
         for asked in known.iter().rev() {

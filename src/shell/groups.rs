@@ -33,7 +33,7 @@ pub(super) struct Groups {
     /// Those whose main process and process group have ended.
     over: Vec<Known>,
     /// Those of a listend before are to be looked for.
-    left: Option<Left>,
+    left: Option<LeftGroups>,
     /// They could not be removed, and that was told.
     is_told: bool,
     /// When they are removed.
@@ -44,7 +44,7 @@ pub(super) struct Groups {
 
 /// Which groups a listend before has left: it may have been done with some and not have removed them.
 #[derive(Debug)]
-struct Left {
+struct LeftGroups {
     /// The workers that have groups.
     workers: BTreeSet<String>,
     /// The groups of the processes that there are.
@@ -53,7 +53,7 @@ struct Left {
     spared: Vec<(String, u32)>,
 }
 
-impl Left {
+impl LeftGroups {
     fn has(&self, name: &str) -> bool {
         let is_of = |(worker, index): &(String, u32)| cgroup::is_of(name.as_ref(), worker, *index);
         let mut workers = self.workers.iter();
@@ -176,7 +176,7 @@ impl Groups {
     ) {
         let plans = definitions.all().map(|(.., one)| &one.plan);
         let wanted = plans.filter(|plan| Groups::are_wanted(plan));
-        let mut left = Left {
+        let mut left = LeftGroups {
             workers: wanted.map(|plan| plan.name.clone()).collect(),
             used: BTreeSet::new(),
             spared: Vec::new(),

@@ -47,7 +47,7 @@ pub(super) enum About {
 
 /// An order that has not been answered.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct FileRequest {
     pub(super) file: FileId,
     pub(super) about: About,
 }
@@ -62,7 +62,7 @@ pub(super) struct Silence {
     told: Mono,
 }
 
-struct Process {
+struct WriterProcess {
     socket: OwnedFd,
     pid: i32,
     /// Not reaped as long as this is here.
@@ -75,10 +75,10 @@ pub(super) struct Writer {
     user: u32,
     /// The pipes of which the writer writes the output.
     pub(super) pipes: Pipes,
-    process: Option<Process>,
+    process: Option<WriterProcess>,
     started: Option<Mono>,
-    waiting: VecDeque<(Asked, Vec<u8>)>,
-    in_flight: VecDeque<Asked>,
+    waiting: VecDeque<(FileRequest, Vec<u8>)>,
+    in_flight: VecDeque<FileRequest>,
     /// When the writer began the oldest of them.
     since: Mono,
     silence: Option<Silence>,
@@ -126,7 +126,7 @@ impl Writer {
     pub(super) fn ask(&mut self, order: Order<'_>, about: About) {
         let (Order::Open { file, .. } | Order::Write { file, .. } | Order::Close { file }) = order;
         self.begins();
-        self.queue(Asked { file, about }, order.encode());
+        self.queue(FileRequest { file, about }, order.encode());
     }
 
     /// Text to be written, behind what waits already; or it is dropped.
@@ -145,7 +145,7 @@ impl Writer {
                 _ => {
                     let about = About::Text(text.len());
                     let order = Order::Write { file, text }.encode();
-                    self.queue(Asked { file, about }, order);
+                    self.queue(FileRequest { file, about }, order);
                 }
             }
         }
@@ -157,7 +157,7 @@ impl Writer {
         }
     }
 
-    fn queue(&mut self, asked: Asked, order: Vec<u8>) {
+    fn queue(&mut self, asked: FileRequest, order: Vec<u8>) {
         self.waiting.push_back((asked, order));
     }
 
@@ -203,7 +203,10 @@ impl Writer {
 
     /// What has become of the oldest order; `None` where there is no news. Another is there where one
     /// was, unless the process has gone.
-    pub(super) fn answer(&mut self, epoll: &Epoll) -> Option<(Asked, Answer, Option<OwnedFd>)> {
+    pub(super) fn answer(
+        &mut self,
+        epoll: &Epoll,
+    ) -> Option<(FileRequest, Answer, Option<OwnedFd>)> {
         let process = self.process.as_ref()?;
         let mut bytes = [0; LONGEST_ANSWER];
         let flags = MsgFlags::MSG_DONTWAIT;
@@ -235,7 +238,7 @@ impl Writer {
     }
 
     /// From now on what workers write is dropped. Answers with what nobody can wait for any more.
-    pub(super) fn fall_silent(&mut self, now: Mono) -> Vec<Asked> {
+    pub(super) fn fall_silent(&mut self, now: Mono) -> Vec<FileRequest> {
         let oldest = self.in_flight.front();
         let oldest = oldest.or_else(|| self.waiting.front().map(|(asked, _)| asked));
         self.silence = oldest.map(|asked| Silence {
@@ -287,7 +290,7 @@ impl Writer {
     }
 
     /// How the process has ended, if it has, and what it had in its hands.
-    pub(super) fn end(&mut self) -> Option<(Option<Ended>, Vec<Asked>)> {
+    pub(super) fn end(&mut self) -> Option<(Option<Ended>, Vec<FileRequest>)> {
         let process = self.process.as_ref()?;
         let ended = match sys::wait(Whom::Process(process.pidfd.as_fd()), Then::Reap) {
             Ok(None) => return None,
@@ -363,7 +366,7 @@ impl About {
     }
 }
 
-impl Asked {
+impl FileRequest {
     /// Whether so much more can be appended to its text.
     fn takes(&self, file: FileId, more: usize) -> bool {
         let is_text = matches!(self.about, About::Text(_));
@@ -371,7 +374,7 @@ impl Asked {
     }
 }
 
-fn start(epoll: &Epoll, user: u32) -> io::Result<Process> {
+fn start(epoll: &Epoll, user: u32) -> io::Result<WriterProcess> {
     let (socket, theirs) = sys::passing_pair()?;
     // This very program, also when another has been installed in its place.
     let mut command = Command::new("/proc/self/exe");
@@ -386,7 +389,7 @@ fn start(epoll: &Epoll, user: u32) -> io::Result<Process> {
         .process_group(0);
     let child = command.spawn()?;
     let pid = child.id() as i32;
-    let process = Process {
+    let process = WriterProcess {
         socket,
         pid,
         // It has not been waited for, so the number is its own.

@@ -4,6 +4,7 @@
 
 mod circles;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -523,6 +524,33 @@ fn the_parts_of_the_shell_do_not_know_it() {
     assert_eq!(
         found, KNOW_THE_SHELL,
         "give a part what it needs as arguments"
+    );
+}
+
+#[test]
+fn a_name_of_a_type_means_one_thing_in_a_room() {
+    let mut declared: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for source in sources("src") {
+        let words: Vec<&str> = source
+            .code
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .filter(|word| !word.is_empty())
+            .collect();
+        for pair in words.windows(2) {
+            let is_type = ["struct", "enum", "trait"].contains(&pair[0]);
+            if is_type && pair[1].starts_with(|c: char| c.is_ascii_uppercase()) {
+                let key = (source.room.clone(), pair[1].to_owned());
+                declared.entry(key).or_default().push(source.path.clone());
+            }
+        }
+    }
+    declared.retain(|_, paths| paths.len() > 1);
+    let offences = declared
+        .into_iter()
+        .map(|((_, name), paths)| format!("{name}: {}", paths.join(", ")));
+    expect_none(
+        &offences.collect::<Vec<_>>(),
+        "a type has the name of another",
     );
 }
 

@@ -22,7 +22,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// An answer, as it came and as it is understood.
-pub struct Answer {
+pub struct StatusAnswer {
     raw: Box<RawValue>,
     /// With what its instances use.
     pub status: Status,
@@ -33,7 +33,7 @@ pub struct Answer {
 /// # Errors
 ///
 /// [`Failure`].
-pub fn ask(client: &mut Client, arguments: &Arguments) -> Result<Answer, Failure> {
+pub fn ask(client: &mut Client, arguments: &Arguments) -> Result<StatusAnswer, Failure> {
     let parameters = match &arguments.name {
         Some(name) => json!({ "name": name }),
         None => json!({}),
@@ -45,7 +45,7 @@ pub fn ask(client: &mut Client, arguments: &Arguments) -> Result<Answer, Failure
     let status = serde_json::from_str(raw.get());
     let mut status: Status = status.map_err(|error| client.misunderstood(&error))?;
     processes.note(&mut status);
-    Ok(Answer { raw, status })
+    Ok(StatusAnswer { raw, status })
 }
 
 /// The listeners of the workers in this answer that are not in it themselves. One more question,
@@ -65,7 +65,7 @@ fn listeners_of_workers(client: &mut Client, answer: &Status) -> Result<Vec<List
 }
 
 /// Prints an answer.
-pub fn show(client: &mut Client, answer: &Answer, arguments: &Arguments) -> Exit {
+pub fn show(client: &mut Client, answer: &StatusAnswer, arguments: &Arguments) -> Exit {
     let exit = match all_is_well(&answer.status) {
         true => Exit::Done,
         false => Exit::Refused,
@@ -85,11 +85,11 @@ pub fn show(client: &mut Client, answer: &Answer, arguments: &Arguments) -> Exit
 }
 
 /// As it came, since a newer daemon may say more than is known here; with what instances use.
-pub fn as_json(answer: &Answer) -> String {
+pub fn as_json(answer: &StatusAnswer) -> String {
     with_usage(answer).unwrap_or_else(|| answer.raw.get().to_owned())
 }
 
-fn with_usage(answer: &Answer) -> Option<String> {
+fn with_usage(answer: &StatusAnswer) -> Option<String> {
     let said = answer.raw.get();
     let workers = serde_json::from_str::<Workers>(said).ok()?.workers;
     let as_said = workers.iter().flat_map(|one| &one.instances);
@@ -112,11 +112,11 @@ fn with_usage(answer: &Answer) -> Option<String> {
 #[derive(Deserialize)]
 struct Workers<'a> {
     #[serde(borrow)]
-    workers: Vec<Instances<'a>>,
+    workers: Vec<WorkerInstances<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Instances<'a> {
+struct WorkerInstances<'a> {
     #[serde(borrow)]
     instances: Vec<&'a RawValue>,
 }

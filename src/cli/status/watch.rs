@@ -1,6 +1,6 @@
 //! `listend status --watch`: the status again whenever it has changed, until the daemon ends.
 
-use super::answer::{Answer, as_json, as_text, ask};
+use super::answer::{StatusAnswer, as_json, as_text, ask};
 use crate::cli::args::Status as Arguments;
 use crate::cli::check::finish;
 use crate::cli::client::{Client, Failure, Wait};
@@ -72,7 +72,11 @@ fn wait(from: impl AsFd, milliseconds: u16) -> bool {
     matches!(poll(&mut polled, PollTimeout::from(milliseconds)), Ok(1..))
 }
 
-fn text(client: &mut Client, answer: &Answer, arguments: &Arguments) -> Result<String, Failure> {
+fn text(
+    client: &mut Client,
+    answer: &StatusAnswer,
+    arguments: &Arguments,
+) -> Result<String, Failure> {
     if arguments.json {
         return Ok(as_json(answer) + "\n");
     }

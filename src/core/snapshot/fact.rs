@@ -43,11 +43,11 @@ pub enum Change {
 /// One fact. What is in it is the core's own matter, and the format's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Fact(pub(in crate::core) Kind);
+pub struct Fact(pub(in crate::core) FactKind);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(in crate::core) enum Kind {
+pub(in crate::core) enum FactKind {
     Daemon(DaemonFact),
     Worker(Box<WorkerFact>),
     Connections(ConnectionsFact),
@@ -369,23 +369,23 @@ impl Fact {
     /// What the fact is about.
     pub fn key(&self) -> Key {
         match &self.0 {
-            Kind::Daemon(_) => Key::Daemon,
-            Kind::Worker(fact) => Key::Worker(WorkerId(fact.key)),
-            Kind::Connections(fact) => Key::Connections(WorkerId(fact.key)),
-            Kind::Run(fact) => Key::Run(fact.key),
-            Kind::Hook(fact) => Key::Hook(ProcessId(fact.key)),
-            Kind::Listener(fact) => Key::Listener(ListenerId(fact.key)),
+            FactKind::Daemon(_) => Key::Daemon,
+            FactKind::Worker(fact) => Key::Worker(WorkerId(fact.key)),
+            FactKind::Connections(fact) => Key::Connections(WorkerId(fact.key)),
+            FactKind::Run(fact) => Key::Run(fact.key),
+            FactKind::Hook(fact) => Key::Hook(ProcessId(fact.key)),
+            FactKind::Listener(fact) => Key::Listener(ListenerId(fact.key)),
         }
     }
 
     pub(in crate::core) fn extra_mut(&mut self) -> &mut Extra {
         match &mut self.0 {
-            Kind::Daemon(fact) => &mut fact.extra,
-            Kind::Worker(fact) => &mut fact.extra,
-            Kind::Connections(fact) => &mut fact.extra,
-            Kind::Run(fact) => &mut fact.extra,
-            Kind::Hook(fact) => &mut fact.extra,
-            Kind::Listener(fact) => &mut fact.extra,
+            FactKind::Daemon(fact) => &mut fact.extra,
+            FactKind::Worker(fact) => &mut fact.extra,
+            FactKind::Connections(fact) => &mut fact.extra,
+            FactKind::Run(fact) => &mut fact.extra,
+            FactKind::Hook(fact) => &mut fact.extra,
+            FactKind::Listener(fact) => &mut fact.extra,
         }
     }
 }

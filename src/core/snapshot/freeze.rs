@@ -2,7 +2,7 @@
 
 use super::fact::{
     AbsenceFact, AtWord, Change, ConnectionFact, ConnectionsFact, CrashesFact, DaemonFact,
-    DamageFact, DegradedFact, Extra, Fact, GivenUpFact, HookFact, InstanceFact, Key, Kind,
+    DamageFact, DegradedFact, Extra, Fact, FactKind, GivenUpFact, HookFact, InstanceFact, Key,
     ListenerFact, ReboundFact, RoleWord, RolloutFact, RunFact, StepFact, WorkerFact,
 };
 use super::text::Snapshot;
@@ -197,7 +197,7 @@ impl Core {
     }
 
     fn daemon_fact(&self) -> Fact {
-        Fact(Kind::Daemon(DaemonFact {
+        Fact(FactKind::Daemon(DaemonFact {
             phase: self.ctx.phase.cast(),
             up: self.is_up(),
             verdict: self.ctx.verdict,
@@ -231,7 +231,7 @@ impl Core {
 
 impl Worker {
     fn facts_of_it(&self, id: WorkerId) -> impl Iterator<Item = Fact> + use<> {
-        let worker = Fact(Kind::Worker(Box::new(WorkerFact {
+        let worker = Fact(FactKind::Worker(Box::new(WorkerFact {
             key: id.0,
             revision: self.revision.0,
             latest: self.latest.0,
@@ -270,7 +270,7 @@ impl Worker {
             ..ConnectionsFact::default()
         };
         let connections = (connections != nothing).then_some(connections);
-        let connections = connections.map(|fact| Fact(Kind::Connections(fact)));
+        let connections = connections.map(|fact| Fact(FactKind::Connections(fact)));
         [worker].into_iter().chain(connections)
     }
 
@@ -285,7 +285,7 @@ impl Worker {
             RunRole::Candidate => RoleWord::Candidate,
             RunRole::Leaving => RoleWord::Leaving,
         };
-        Fact(Kind::Run(Box::new(RunFact {
+        Fact(FactKind::Run(Box::new(RunFact {
             key: run.id.number,
             worker: run.id.worker.0,
             index: run.instance.index,
@@ -370,7 +370,7 @@ fn rollout_fact(rollout: &Rollout) -> RolloutFact {
 }
 
 fn hook_fact(worker: WorkerId, process: ProcessId, helper: &Helper) -> Fact {
-    Fact(Kind::Hook(HookFact {
+    Fact(FactKind::Hook(HookFact {
         key: process.cast(),
         worker: worker.0,
         run: helper.run.number,
@@ -449,6 +449,6 @@ fn listener_facts(listeners: &Listeners) -> Vec<Fact> {
             });
         });
     }
-    let facts = all.into_values().map(Kind::Listener);
+    let facts = all.into_values().map(FactKind::Listener);
     facts.map(Fact).collect()
 }

@@ -1,7 +1,7 @@
 //! Facts as text, a JSON object each, and what they come to one after the other.
 
 use super::error::ThawError;
-use super::fact::{Change, Fact, Key, Kind};
+use super::fact::{Change, Fact, FactKind, Key};
 use super::words::As;
 use crate::core::types::{Phase, Revision};
 use crate::plan::WorkerId;
@@ -47,7 +47,7 @@ impl Snapshot {
 
     fn phase(&self) -> Option<Phase> {
         match self.facts.get(&Key::Daemon).map(|fact| &fact.0) {
-            Some(Kind::Daemon(daemon)) => Some(daemon.phase.cast()),
+            Some(FactKind::Daemon(daemon)) => Some(daemon.phase.cast()),
             _ => None,
         }
     }
@@ -71,15 +71,20 @@ impl Snapshot {
         let mut all = BTreeSet::new();
         for fact in self.facts.values() {
             match &fact.0 {
-                Kind::Worker(worker) => {
+                FactKind::Worker(worker) => {
                     let from = worker.rollout.as_ref().map(|rollout| rollout.from_revision);
                     let given_up = worker.given_up.as_ref().map(|one| one.revision);
                     let revisions = [Some(worker.revision), from, given_up];
                     let revisions = revisions.into_iter().flatten();
                     all.extend(revisions.map(|one| (WorkerId(worker.key), Revision(one))));
                 }
-                Kind::Run(run) => drop(all.insert((WorkerId(run.worker), Revision(run.revision)))),
-                Kind::Daemon(_) | Kind::Connections(_) | Kind::Hook(_) | Kind::Listener(_) => {}
+                FactKind::Run(run) => {
+                    all.insert((WorkerId(run.worker), Revision(run.revision)));
+                }
+                FactKind::Daemon(_)
+                | FactKind::Connections(_)
+                | FactKind::Hook(_)
+                | FactKind::Listener(_) => {}
             }
         }
         all

@@ -5,7 +5,7 @@
 
 use super::error::ThawError;
 use super::fact::{
-    AtWord, ConnectionsFact, DaemonFact, DegradedFact, Fact, HookFact, InstanceFact, Key, Kind,
+    AtWord, ConnectionsFact, DaemonFact, DegradedFact, Fact, FactKind, HookFact, InstanceFact, Key,
     ListenerFact, RoleWord, RolloutFact, RunFact, StepFact, WorkerFact,
 };
 use super::text::Snapshot;
@@ -66,7 +66,7 @@ impl Core {
     ///
     /// The snapshot says what cannot be, or names a definition that is not known.
     pub fn thaw(snapshot: &Snapshot, known: Known) -> Result<Core, ThawError> {
-        let Some(Kind::Daemon(daemon)) = snapshot.facts.get(&Key::Daemon).map(|fact| &fact.0)
+        let Some(FactKind::Daemon(daemon)) = snapshot.facts.get(&Key::Daemon).map(|fact| &fact.0)
         else {
             return refuse("it says nothing of listend itself (daemon)");
         };
@@ -91,7 +91,7 @@ impl Core {
         thaw.place()?;
         // What they name is there by now.
         for fact in snapshot.facts.values() {
-            if let Kind::Worker(worker) = &fact.0
+            if let FactKind::Worker(worker) = &fact.0
                 && let Some(rollout) = &worker.rollout
             {
                 thaw.rollout(WorkerId(worker.key), rollout)?;
@@ -127,12 +127,12 @@ impl Thaw {
 
     fn fact(&mut self, fact: &Fact) -> Result<(), ThawError> {
         match &fact.0 {
-            Kind::Daemon(_) => Ok(()),
-            Kind::Worker(fact) => self.worker(fact),
-            Kind::Connections(fact) => self.connections(fact),
-            Kind::Run(fact) => self.run(fact),
-            Kind::Hook(fact) => self.hook(fact),
-            Kind::Listener(fact) => self.listener(fact),
+            FactKind::Daemon(_) => Ok(()),
+            FactKind::Worker(fact) => self.worker(fact),
+            FactKind::Connections(fact) => self.connections(fact),
+            FactKind::Run(fact) => self.run(fact),
+            FactKind::Hook(fact) => self.hook(fact),
+            FactKind::Listener(fact) => self.listener(fact),
         }
     }
 

@@ -18,7 +18,7 @@ pub(super) fn advise(server: &Server) -> Vec<Problem> {
         return Vec::new();
     };
     let mut reader = Reader::new(server.files);
-    let mut found = Found::default();
+    let mut found = FpmSettings::default();
     found.file(&path, 0, &mut reader);
     let mut advice = Vec::new();
     let sockets = server.sockets();
@@ -141,13 +141,13 @@ struct Pool {
 }
 
 #[derive(Default)]
-struct Found {
+struct FpmSettings {
     section: String,
     pools: Vec<Pool>,
     control_timeout: Option<String>,
 }
 
-impl Found {
+impl FpmSettings {
     fn file(&mut self, path: &Path, depth: usize, reader: &mut Reader) {
         if depth > DEEPEST {
             return reader.incomplete = true;

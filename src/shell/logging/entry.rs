@@ -42,7 +42,7 @@ struct Fields(Vec<(String, String)>);
 
 impl<'kvs> VisitSource<'kvs> for Fields {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        let mut told = Told(None);
+        let mut told = ValueText(None);
         // The value is absent where there is nothing to tell: an `Option` that is `None`.
         if value.visit(&mut told).is_ok()
             && let Some(text) = told.0
@@ -54,9 +54,9 @@ impl<'kvs> VisitSource<'kvs> for Fields {
 }
 
 /// The text of a value, unless it is null.
-struct Told(Option<String>);
+struct ValueText(Option<String>);
 
-impl<'v> log::kv::VisitValue<'v> for Told {
+impl<'v> log::kv::VisitValue<'v> for ValueText {
     fn visit_any(&mut self, value: Value<'_>) -> Result<(), Error> {
         self.0 = Some(value.to_string());
         Ok(())

@@ -12,7 +12,7 @@ const MOST_PARENTS: usize = 64;
 
 /// What /proc says about a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct FoundProcess {
     /// Its parent.
     pub parent: i32,
     /// Its session.
@@ -21,9 +21,9 @@ pub(super) struct Found {
     pub is_dead: bool,
 }
 
-pub(super) fn find(pid: i32) -> Option<Found> {
+pub(super) fn find(pid: i32) -> Option<FoundProcess> {
     let stat = Process::new(pid).ok()?.stat().ok()?;
-    Some(Found {
+    Some(FoundProcess {
         parent: stat.ppid,
         session: stat.session,
         is_dead: matches!(stat.state().ok()?, ProcState::Zombie | ProcState::Dead),

@@ -33,11 +33,11 @@ pub(super) enum Fact {
     Snapshot(Box<Head>),
     Configuration(Configuration),
     Ids(Ids),
-    Definition(Definition),
+    Definition(DefinitionFact),
     Socket(Socket),
-    Flows(Flows),
-    Process(Box<Process>),
-    Connection(Connection),
+    Flows(FlowsFact),
+    Process(Box<ProcessFact>),
+    Connection(ConnectionFact),
     /// A runtime directory that was made, and is to be removed.
     Folder(Made),
     Stored(Stored),
@@ -65,12 +65,12 @@ pub(super) struct Head {
     pub(super) configuration: u32,
     /// The value of NOTIFY_SOCKET of the workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) notify: Option<OwnSocket>,
+    pub(super) notify: Option<OwnSocketFact>,
     /// The value of EINHORN_SOCK_PATH of the workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) einhorn: Option<OwnSocket>,
+    pub(super) einhorn: Option<OwnSocketFact>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) control: Option<OwnSocket>,
+    pub(super) control: Option<OwnSocketFact>,
     /// RLIMIT_NOFILE that listend was started with, soft and hard.
     pub(super) open_files: (Option<u64>, Option<u64>),
     /// The folders that were made for paths.
@@ -80,7 +80,7 @@ pub(super) struct Head {
 
 /// A socket of listend's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct OwnSocket {
+pub(super) struct OwnSocketFact {
     pub(super) address: String,
     /// Of one with a path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,7 +107,7 @@ pub(super) struct Ids {
 
 /// A definition of a worker from which something may still be started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Definition {
+pub(super) struct DefinitionFact {
     /// Worker × 2³² + revision.
     pub(super) key: u64,
     pub(super) worker: u32,
@@ -142,7 +142,7 @@ pub(super) struct Former {
 
 /// The sockets of one address between which packets are steered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Flows {
+pub(super) struct FlowsFact {
     /// The socket that the table has.
     pub(super) key: u32,
     /// Whose that is.
@@ -168,7 +168,7 @@ pub(super) struct FlowMember {
 
 /// A process that listend has started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Process {
+pub(super) struct ProcessFact {
     pub(super) key: u64,
     pub(super) worker: u32,
     pub(super) index: u32,
@@ -192,14 +192,14 @@ pub(super) struct Process {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) connection: Option<u64>,
     /// What it has told: STATUS=, ERRNO=, BUSERROR=, EXIT_STATUS=.
-    #[serde(default, skip_serializing_if = "Told::is_empty")]
-    pub(super) told: Told,
+    #[serde(default, skip_serializing_if = "ToldFact::is_empty")]
+    pub(super) told: ToldFact,
     /// Whether the process that was started here before it named this one is reaped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) first_reaped: Option<bool>,
     /// How it ended, and the process groups of it that go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) rest: Option<Rest>,
+    pub(super) rest: Option<RestFact>,
     #[serde(default)]
     pub(super) killed: bool,
     /// The identity of the pipe that it writes to.
@@ -221,7 +221,7 @@ pub(super) enum Task {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Told {
+pub(super) struct ToldFact {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -402,14 +402,14 @@ pub(super) fn gone((kind, key): (&'static str, u64)) -> String {
     format!("{{\"kind\":\"{kind}\",\"key\":{key},\"gone\":true}}")
 }
 
-impl Told {
+impl ToldFact {
     fn is_empty(&self) -> bool {
-        *self == Told::default()
+        *self == ToldFact::default()
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Rest {
+pub(super) struct RestFact {
     pub(super) status: Ended,
     pub(super) groups: Vec<i32>,
 }
@@ -457,7 +457,7 @@ impl From<Ended> for ExitStatus {
 
 /// A connection that listend has accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Connection {
+pub(super) struct ConnectionFact {
     pub(super) key: u64,
     pub(super) ends: Ends,
 }

@@ -118,12 +118,12 @@ struct SocketNames {
     members: BTreeMap<u32, BTreeSet<Identity>>,
     next: u32,
     /// Where they are at the moment.
-    places: HashMap<Identity, SocketPlace>,
+    places: HashMap<Identity, HeldPlace>,
 }
 
 /// Where a held socket is: in the table, or apart from it with who has it for itself (`flows: sticky`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct SocketPlace {
+struct HeldPlace {
     key: SocketKey,
     lane: Option<u64>,
     /// Others come and go at its address: it has a name of its own, so that no other socket is forgotten with it.
@@ -417,7 +417,7 @@ impl Store {
     }
 
     /// Gives sockets that are not kept yet a name, and has the keeper forget those that are gone.
-    fn name_sockets(&mut self, held: Vec<(Identity, SocketPlace)>) {
+    fn name_sockets(&mut self, held: Vec<(Identity, HeldPlace)>) {
         let Some(keeper) = &mut self.keeper else {
             return;
         };

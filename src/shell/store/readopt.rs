@@ -31,9 +31,9 @@ const CLOCKS: Duration = Duration::from_secs(1);
 
 /// What the listend before has started, and was left.
 pub(super) struct Started {
-    pub(super) connections: Vec<facts::Connection>,
+    pub(super) connections: Vec<facts::ConnectionFact>,
     pub(super) stored: Vec<facts::Stored>,
-    pub(super) processes: Vec<facts::Process>,
+    pub(super) processes: Vec<facts::ProcessFact>,
     pub(super) half_lines: HashMap<u64, facts::HalfLine>,
     /// By which listend.
     pub(super) by: u32,
@@ -70,7 +70,8 @@ impl Shell {
     /// Goes on with the socket of einhorn, whose address workers know.
     pub(super) fn readopt_ack_socket(&mut self, head: &facts::Head, fds: &mut ByName) {
         let kept = take(fds, Name::Acks).pop();
-        let record = |fact: &facts::OwnSocket| Some((fact.address.clone(), fact.record.clone()?));
+        let record =
+            |fact: &facts::OwnSocketFact| Some((fact.address.clone(), fact.record.clone()?));
         let Some(((address, record), fd)) = head.einhorn.as_ref().and_then(record).zip(kept) else {
             return;
         };
@@ -89,7 +90,7 @@ impl Shell {
     /// Goes on with the sockets between which packets are steered.
     pub(super) fn readopt_flows(
         &mut self,
-        facts: Vec<facts::Flows>,
+        facts: Vec<facts::FlowsFact>,
         fds: &mut ByName,
         left: &mut Left,
     ) {
@@ -213,7 +214,7 @@ impl Shell {
 
     fn readopt_process(
         &mut self,
-        fact: facts::Process,
+        fact: facts::ProcessFact,
         mut kept: Vec<OwnedFd>,
         half_line: Option<&facts::HalfLine>,
     ) {
@@ -242,7 +243,7 @@ impl Shell {
             Some(kept.swap_remove(at))
         };
         let (output, newline) = (pipe_with(&fact.output), pipe_with(&fact.newline));
-        let facts::Told {
+        let facts::ToldFact {
             status,
             errno,
             bus_error,
@@ -333,7 +334,7 @@ fn take(fds: &mut ByName, name: Name) -> Vec<OwnedFd> {
 /// The process that a fact is about, if it is still there or its end can still be learned: its pidfd, which
 /// a child that listend is told about by SIGCHLD does not need.
 #[expect(clippy::option_option, reason = "it is there; by what it is watched")]
-fn find(fact: &facts::Process, kept: &mut Vec<OwnedFd>) -> Option<Option<OwnedFd>> {
+fn find(fact: &facts::ProcessFact, kept: &mut Vec<OwnedFd>) -> Option<Option<OwnedFd>> {
     let is_it = |fd: &OwnedFd| match fact.inode {
         Some(inode) => sys::pidfd_inode(fd) == Some(inode),
         None => false,

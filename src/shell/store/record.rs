@@ -1,7 +1,7 @@
 //! The facts of the shell, from what the shell has; and writing them.
 
 use super::facts::{self, FOLDER, Fact, HALF_LINE, REQUEST, STORED};
-use super::{AGAIN, FIRST, SocketPlace, Store, boot};
+use super::{AGAIN, FIRST, HeldPlace, Store, boot};
 use crate::config::Ready;
 use crate::core::{ConnectionId, FORMAT, HookKind, Input, ProcessId, Task, Ticket};
 use crate::listener::{BoundSocket, FlowGroup, Former};
@@ -318,7 +318,7 @@ impl Shell {
         lines.extend(self.reason_facts().map(|fact| store.text(&fact)));
         // Of these nobody but the next listend in this process can have the descriptors.
         lines.extend(self.clients.connections().map(|(id, ends)| {
-            let fact = facts::Connection {
+            let fact = facts::ConnectionFact {
                 key: id.0,
                 ends: ends.clone(),
             };
@@ -354,7 +354,7 @@ impl Shell {
         for (worker, revision, definition) in self.definitions.all() {
             let configuration = store.configuration(&definition.origin);
             used.insert(configuration);
-            facts.push(Fact::Definition(facts::Definition {
+            facts.push(Fact::Definition(facts::DefinitionFact {
                 key: u64::from(worker.0) << 32 | u64::from(revision.0),
                 worker: worker.0,
                 revision: revision.0,
@@ -417,21 +417,24 @@ impl Shell {
                 notify: self
                     .notify
                     .place()
-                    .map(|(address, record)| facts::OwnSocket {
+                    .map(|(address, record)| facts::OwnSocketFact {
                         address: address.to_owned(),
                         record,
                     }),
                 einhorn: self
                     .notify
                     .ack_place()
-                    .map(|(address, record)| facts::OwnSocket {
+                    .map(|(address, record)| facts::OwnSocketFact {
                         address: address.to_owned(),
                         record,
                     }),
-                control: self.control.place().map(|(path, record)| facts::OwnSocket {
-                    address: path.to_string_lossy().into_owned(),
-                    record: Some(record),
-                }),
+                control: self
+                    .control
+                    .place()
+                    .map(|(path, record)| facts::OwnSocketFact {
+                        address: path.to_string_lossy().into_owned(),
+                        record: Some(record),
+                    }),
                 open_files: (limit.soft, limit.hard),
                 folders: self.sockets.created_folders.clone(),
             })),
@@ -454,11 +457,11 @@ impl Shell {
         facts.collect()
     }
 
-    fn process_fact(&self, id: ProcessId, process: &Process) -> facts::Process {
+    fn process_fact(&self, id: ProcessId, process: &Process) -> facts::ProcessFact {
         let told = &process.told;
         let identity =
             |fd: Option<BorrowedFd<'_>>| fd.and_then(Identity::of).map(|one| one.to_string());
-        facts::Process {
+        facts::ProcessFact {
             key: id.0,
             worker: process.instance.worker.0,
             index: process.instance.index,
@@ -473,14 +476,14 @@ impl Shell {
             lane: process.lane.map(|lane| lane.0),
             client: process.client.clone(),
             connection: process.connection.map(|connection| connection.0),
-            told: facts::Told {
+            told: facts::ToldFact {
                 status: told.status.clone(),
                 errno: told.errno,
                 bus_error: told.bus_error.clone(),
                 exit_status: told.exit_status,
             },
             first_reaped: process.replaced.map(|first| first == First::Reaped),
-            rest: process.rest.as_ref().map(|rest| facts::Rest {
+            rest: process.rest.as_ref().map(|rest| facts::RestFact {
                 status: rest.status.into(),
                 groups: rest.groups.clone(),
             }),
@@ -530,10 +533,10 @@ impl Shell {
     }
 
     /// The sockets of the table, and those apart from it.
-    fn held_sockets(&self) -> impl Iterator<Item = (SocketPlace, &BoundSocket)> {
+    fn held_sockets(&self) -> impl Iterator<Item = (HeldPlace, &BoundSocket)> {
         let is_alone = |key| self.flows.groups.contains_key(&key);
         let of_table = self.sockets.iter().map(move |socket| {
-            let place = SocketPlace {
+            let place = HeldPlace {
                 key: socket.key,
                 lane: None,
                 is_alone: is_alone(socket.key),
@@ -542,7 +545,7 @@ impl Shell {
         });
         let apart = self.flows.groups.iter().flat_map(|(key, group)| {
             group.members().filter_map(|(lane, member)| {
-                let place = SocketPlace {
+                let place = HeldPlace {
                     key: *key,
                     lane: Some(lane),
                     is_alone: true,
@@ -553,7 +556,7 @@ impl Shell {
         of_table.chain(apart)
     }
 
-    fn held_socket(&self, place: SocketPlace) -> Option<&BoundSocket> {
+    fn held_socket(&self, place: HeldPlace) -> Option<&BoundSocket> {
         match place.lane {
             None => self.sockets.get(place.key),
             Some(lane) => self.flows.groups.get(&place.key)?.own_socket(lane),
@@ -569,7 +572,7 @@ impl Shell {
                 generation: member.generation,
                 identity: member.socket.as_ref().and_then(identity),
             });
-            Fact::Flows(facts::Flows {
+            Fact::Flows(facts::FlowsFact {
                 key: key.0,
                 present,
                 generation,

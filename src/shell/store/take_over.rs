@@ -210,7 +210,7 @@ fn write_down(
     plan: &Plan,
     adopted: &[Adopted<'_>],
     absent: &BTreeSet<ListenerId>,
-) -> Result<(Snapshot, Vec<facts::Process>), String> {
+) -> Result<(Snapshot, Vec<facts::ProcessFact>), String> {
     let places: HashMap<PlaceOf, usize> = adopted
         .iter()
         .enumerate()
@@ -219,7 +219,7 @@ fn write_down(
     let head =
         json!({"kind": "snapshot", "format": FORMAT, "written_by": env!("CARGO_PKG_VERSION")});
     let mut lines = vec![head.to_string()];
-    let mut processes: BTreeMap<usize, facts::Process> = BTreeMap::new();
+    let mut processes: BTreeMap<usize, facts::ProcessFact> = BTreeMap::new();
     for change in fresh.freeze().changes() {
         let fact = serde_json::from_str(&change.text()).map_err(|error| error.to_string())?;
         let mut fact: Map<String, Value> = fact;
@@ -263,7 +263,7 @@ fn write_down(
 }
 
 /// Says of an instance that it runs.
-fn lives(fact: &mut Map<String, Value>, process: &facts::Process, plan: &WorkerPlan) {
+fn lives(fact: &mut Map<String, Value>, process: &facts::ProcessFact, plan: &WorkerPlan) {
     let state = json!({"name": "running", "process": process.key, "since": process.started});
     fact.insert("state".to_owned(), state);
     fact.insert("since".to_owned(), process.started.into());
@@ -274,13 +274,13 @@ fn lives(fact: &mut Map<String, Value>, process: &facts::Process, plan: &WorkerP
     }
 }
 
-fn process_fact(key: u64, one: &Adopted<'_>, run: &Map<String, Value>) -> facts::Process {
+fn process_fact(key: u64, one: &Adopted<'_>, run: &Map<String, Value>) -> facts::ProcessFact {
     let number = |name: &str| run.get(name).and_then(Value::as_u64).unwrap_or(1) as u32;
     let LeftWorker {
         orphan, pidfd, age, ..
     } = &one.process;
     let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-    facts::Process {
+    facts::ProcessFact {
         lane: run.get("key").and_then(Value::as_u64),
         key,
         worker: one.worker.0,
@@ -295,7 +295,7 @@ fn process_fact(key: u64, one: &Adopted<'_>, run: &Map<String, Value>) -> facts:
         uid: orphan.uid,
         client: None,
         connection: None,
-        told: facts::Told::default(),
+        told: facts::ToldFact::default(),
         first_reaped: None,
         rest: None,
         killed: false,
