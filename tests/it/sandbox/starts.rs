@@ -3,15 +3,24 @@
 use crate::harness::app::{PUPPET, yaml};
 use crate::harness::reloading::ask;
 use crate::harness::{
-    Daemon, Puppet, World, client, eventually, is_root, public_probe, require_root, skip,
+    Daemon, Puppet, World, client, eventually, is_root, probe_path, public_probe, require_root,
+    skip,
 };
 use nix::sys::signal::Signal;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{chown, symlink};
 
-/// Whether a sandbox with mounts can be had: as root, or in a user namespace.
+/// Whether a sandbox with mounts can be had: as root, or in a user namespace. With `private_tmp` the
+/// programs of a checkout below /tmp are not there for the worker.
 pub(crate) fn can_mount() -> bool {
+    if ["/tmp", "/var/tmp"]
+        .iter()
+        .any(|tmp| probe_path().starts_with(tmp))
+    {
+        skip("the checkout is below /tmp");
+        return false;
+    }
     let words = ["--user", "--map-root-user", "--mount", "true"];
     let done = std::process::Command::new("unshare").args(words).output();
     let can = is_root() || done.is_ok_and(|done| done.status.success());
