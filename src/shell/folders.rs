@@ -294,8 +294,9 @@ fn make_new(
     }
     let finish = || -> nix::Result<(dev_t, ino_t)> {
         let folder = open_folder(parent, draft)?;
-        fchown(&folder, uid, gid)?;
+        // As long as it is listend's own, which takes no CAP_FOWNER.
         fchmod(&folder, Mode::from_bits_truncate(directory.mode))?;
+        fchown(&folder, uid, gid)?;
         let made = fstat(&folder)?;
         renameat2(parent, draft, parent, name, RenameFlags::RENAME_NOREPLACE)?;
         Ok((made.st_dev, made.st_ino))

@@ -480,6 +480,14 @@ impl Control {
             return;
         };
         client.reply_in_part(part);
+        self.flush(epoll, id);
+    }
+
+    /// Sends what is queued for a client, and goes on with it.
+    fn flush(&mut self, epoll: &Epoll, id: ClientId) {
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
         match client.flush(clock::now()) {
             Ok(()) => self.settle(epoll, id),
             Err(gone) => self.drop_client(epoll, id, &gone),
@@ -489,13 +497,7 @@ impl Control {
     /// Sends what was said since, which is written down now.
     pub(super) fn send_withheld(&mut self, epoll: &Epoll) {
         for id in std::mem::take(&mut self.withheld) {
-            let Some(client) = self.clients.get_mut(&id) else {
-                continue;
-            };
-            match client.flush(clock::now()) {
-                Ok(()) => self.settle(epoll, id),
-                Err(gone) => self.drop_client(epoll, id, &gone),
-            }
+            self.flush(epoll, id);
         }
     }
 
