@@ -111,6 +111,7 @@ rpm-tool:
 test-all: rpm-tool test
 	sh scripts/server-setup
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it servers::servers_take -- --nocapture
+	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it flows::quic:: -- --nocapture
 	$(CARGO) test --release --test it web::browser::
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it soak:: -- --nocapture
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it booted::store:: -- --nocapture

@@ -124,6 +124,11 @@ impl Document {
         }
     }
 
+    /// Whether it defines nothing.
+    pub fn is_empty(&self) -> bool {
+        self.listeners.is_empty() && self.workers.is_empty()
+    }
+
     /// Whether there is a listener with this name.
     pub fn has(&self, name: &str) -> bool {
         self.listeners.iter().any(|listener| listener.name == name)
@@ -212,7 +217,8 @@ fn text(lines: &[Line]) -> String {
                 let why = why
                     .replace(['\n', '\r'], " ")
                     .replace(|one| !is_comment(one), "");
-                writeln!(out, "{indent}# not translated: {}: {why}", line.text)
+                let what = line.text.trim_end_matches(':');
+                writeln!(out, "{indent}# not translated: {what}: {why}")
             }
         };
         // A string takes everything.

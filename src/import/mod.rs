@@ -111,7 +111,7 @@ pub fn import(format: Format, units: &[Unit]) -> Result<String, String> {
         .iter()
         .flat_map(|unit| [unit.text.as_str(), "\n"])
         .collect();
-    let document = match format {
+    let mut document = match format {
         Format::Systemd => systemd::import(units),
         Format::Inetd => inetd::inetd(&all),
         Format::Xinetd => inetd::xinetd(&all),
@@ -125,6 +125,13 @@ pub fn import(format: Format, units: &[Unit]) -> Result<String, String> {
             pm2::import(&tree(units, json)?)
         }
     };
+    if document.is_empty() {
+        let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
+        let names = names.join(", ");
+        document
+            .notes
+            .push(format!("{names}: no listener or worker is defined"));
+    }
     Ok(document.into_yaml())
 }
 

@@ -367,6 +367,13 @@ fn the_small_ones() {
 }
 
 #[test]
+fn a_file_that_defines_nothing_is_named() {
+    let commented = "#discard stream tcp nowait root internal\n";
+    let yaml = made(Format::Inetd, &[("inetd.conf", commented)]);
+    assert_eq!(yaml, "# inetd.conf: no listener or worker is defined\n");
+}
+
+#[test]
 fn what_check_refuses_is_a_comment() {
     let yaml = made(
         Format::Systemd,

@@ -1,4 +1,4 @@
-//! A real QUIC server (aioquic) is replaced again and again under open connections.
+//! Real QUIC servers (aioquic, quinn) are replaced again and again under open connections.
 
 #![expect(
     clippy::print_stderr,
@@ -8,6 +8,7 @@
 use super::may_steer;
 use crate::harness::reloading::{ask, run};
 use crate::harness::{World, free_port, require_tool, skip};
+use crate::servers::source::{are_crates_built, crates};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -78,8 +79,28 @@ impl Drop for Clients {
     }
 }
 
+/// A server that answers each question with its pid.
+#[derive(Debug, Clone, Copy)]
+enum Server {
+    Aioquic,
+    Quinn,
+}
+
+impl Server {
+    /// The program and its words, to which certificate and key are added.
+    fn command(self, python: &str, world: &World) -> String {
+        match self {
+            Server::Aioquic => {
+                let script = world.write("server.py", include_str!("server.py"));
+                format!("{python}, {}", script.display())
+            }
+            Server::Quinn => format!("{}, quinn", crates().join("server").display()),
+        }
+    }
+}
+
 /// How many of the connections, which all are asking meanwhile, are left after so many rolling restarts.
-fn left_after(restarts: usize, python: &str, flows: &str, patience: u32) -> usize {
+fn left_after(restarts: usize, python: &str, server: Server, flows: &str, patience: u32) -> usize {
     let world = World::new();
     let (key, certificate) = (world.path("key.pem"), world.path("cert.pem"));
     let made = Command::new("openssl")
@@ -98,13 +119,12 @@ fn left_after(restarts: usize, python: &str, flows: &str, patience: u32) -> usiz
         .stderr(Stdio::null())
         .status();
     assert!(made.expect("openssl").success());
-    let server = world.write("server.py", include_str!("server.py"));
+    let command = server.command(python, &world);
     let port = free_port();
     let yaml = format!(
         "listeners:\n  web: {{ address: 'udp://127.0.0.1:{port}'{flows} }}\nworkers:\n  app:\n    \
-         command: [{python}, {}, {}, {}]\n    listeners: [web]\n    ready: notify\n    \
+         command: [{command}, {}, {}]\n    listeners: [web]\n    ready: notify\n    \
          stop_timeout: 600s\n    rollout: {{ min_ready: 0s }}\n",
-        server.display(),
         certificate.display(),
         key.display()
     );
@@ -118,7 +138,7 @@ fn left_after(restarts: usize, python: &str, flows: &str, patience: u32) -> usiz
     }
     let (kept, answers) = clients.kept();
     eprintln!(
-        "{restarts} restarts{flows}: {kept} of {CONNECTIONS} connections are left, {} answers meanwhile",
+        "{server:?}, {restarts} restarts{flows}: {kept} of {CONNECTIONS} connections are left, {} answers meanwhile",
         answers - before
     );
     drop(clients);
@@ -126,15 +146,29 @@ fn left_after(restarts: usize, python: &str, flows: &str, patience: u32) -> usiz
     kept
 }
 
-#[test]
-fn a_hundred_connections_survive_ten_new_servers() {
+fn a_hundred_connections_survive(server: Server) {
     let world = World::new();
     if !may_steer(&world) || require_tool("openssl").is_none() {
         return;
     }
     let Some(python) = python() else { return };
     let sticky = ", flows: sticky, flow_key: quic, flow_timeout: 600s";
-    assert_eq!(left_after(10, &python, sticky, 60), CONNECTIONS);
+    assert_eq!(left_after(10, &python, server, sticky, 60), CONNECTIONS);
     // Beside it: what it is for.
-    assert_eq!(left_after(10, &python, "", 5), 0);
+    assert_eq!(left_after(10, &python, server, "", 5), 0);
+}
+
+#[test]
+fn a_hundred_connections_survive_ten_new_servers_of_aioquic() {
+    a_hundred_connections_survive(Server::Aioquic);
+}
+
+#[test]
+fn a_hundred_connections_survive_ten_new_servers_of_quinn() {
+    if std::env::var_os("LISTEND_TEST_LONG").is_none() {
+        skip("LISTEND_TEST_LONG is not set: the server takes minutes to build");
+        return;
+    }
+    assert!(are_crates_built(), "cargo cannot build tests/servers/rust");
+    a_hundred_connections_survive(Server::Quinn);
 }

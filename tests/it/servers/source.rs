@@ -30,7 +30,7 @@ pub fn crates() -> PathBuf {
 }
 
 /// Whether that program is there, as its lock file has it.
-fn are_crates_built() -> bool {
+pub fn are_crates_built() -> bool {
     static BUILT: OnceLock<bool> = OnceLock::new();
     *BUILT.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

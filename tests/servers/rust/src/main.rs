@@ -2,6 +2,7 @@
 //! it finishes what it has in hand. TCP or unix, as the listener is.
 //!
 //!   server WAY
+//!   server quinn CERTIFICATE KEY
 
 use listenfd::ListenFd;
 use std::net::TcpListener;
@@ -188,14 +189,67 @@ fn tiny_http(listener: Listener) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Answers what comes on a stream with its process id, over QUIC on an inherited UDP socket. SIGTERM ends it at
+/// once.
+async fn quinn(certificate: &str, key: &str) -> Result<(), Failure> {
+    use quinn::crypto::rustls::QuicServerConfig;
+    use quinn::rustls::pki_types::pem::PemObject;
+    use quinn::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig};
+    use std::sync::Arc;
+
+    let socket = ListenFd::from_env()
+        .take_udp_socket(0)?
+        .ok_or("no socket was inherited")?;
+    let mut tls = quinn::rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_file(certificate)?],
+            PrivateKeyDer::from_pem_file(key)?,
+        )?;
+    tls.alpn_protocols = vec![b"test".to_vec()];
+    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    let mut transport = TransportConfig::default();
+    transport.max_idle_timeout(Some(std::time::Duration::from_secs(600).try_into()?));
+    config.transport_config(Arc::new(transport));
+    let runtime = Arc::new(TokioRuntime);
+    let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)?;
+    tokio::spawn(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            tokio::spawn(async move {
+                let connection = incoming.await?;
+                while let Ok((mut answers, mut questions)) = connection.accept_bi().await {
+                    tokio::spawn(async move {
+                        let answer = format!("{}\n", std::process::id());
+                        while let Ok(Some(_)) = questions.read_chunk(1024, true).await {
+                            if answers.write_all(answer.as_bytes()).await.is_err() {
+                                break;
+                            }
+                        }
+                    });
+                }
+                Ok::<_, quinn::ConnectionError>(())
+            });
+        }
+    });
+    let told = std::env::var("NOTIFY_SOCKET")?;
+    std::os::unix::net::UnixDatagram::unbound()?.send_to(b"READY=1", told)?;
+    terminated().await;
+    std::process::exit(0);
+}
+
 fn main() -> Result<(), Failure> {
     let way = std::env::args().nth(1).unwrap_or_default();
-    let listener = inherited()?;
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
     };
+    if way == "quinn" {
+        let [certificate, key] = [2, 3].map(|at| std::env::args().nth(at).unwrap_or_default());
+        return runtime()?.block_on(quinn(&certificate, &key));
+    }
+    let listener = inherited()?;
     match way.as_str() {
         "axum" => runtime()?.block_on(axum(listener)),
         "hyper" => runtime()?.block_on(hyper(listener)),
@@ -203,6 +257,6 @@ fn main() -> Result<(), Failure> {
         "warp" => runtime()?.block_on(warp(listener)),
         "poem" => runtime()?.block_on(poem(listener)),
         "tiny_http" => tiny_http(listener),
-        _ => Err("axum, hyper, actix, warp, poem or tiny_http".into()),
+        _ => Err("axum, hyper, actix, warp, poem, tiny_http or quinn".into()),
     }
 }
