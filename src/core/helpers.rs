@@ -4,7 +4,7 @@ use super::snapshot::record::Lent;
 use super::time::Mono;
 use super::types::{HookKind, InstanceId, ProcessId, RunId};
 use crate::stage::LaunchFailure;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The commands that run.
@@ -77,7 +77,7 @@ impl Helpers {
         self.lent.forget(process);
     }
 
-    pub(super) fn take_lent(&mut self) -> BTreeSet<ProcessId> {
+    pub(super) fn take_lent(&mut self) -> Vec<ProcessId> {
         self.lent.take()
     }
 

@@ -74,7 +74,7 @@ pub use machine::Core;
 pub use nonblocking::{Flag, Needs, flag};
 pub use ready::{LOOK_MAX, LOOK_MIN};
 pub use scaling::{DOWN_AFTER, DOWN_AFTER_MAX, EVERY, MISSED_WITHIN, UP_AFTER};
-pub use snapshot::{Change, FORMAT, Fact, Key, Known, Reading, Snapshot, ThawError};
+pub use snapshot::{Change, FORMAT, Fact, Key, Known, Lent, Reading, Snapshot, ThawError};
 pub use state::{Ending, Launch, State};
 pub use time::Mono;
 pub use types::{

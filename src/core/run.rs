@@ -463,7 +463,7 @@ impl Runs {
         self.lent.forget(id);
     }
 
-    pub(super) fn take_lent(&mut self) -> BTreeSet<RunId> {
+    pub(super) fn take_lent(&mut self) -> Vec<RunId> {
         self.lent.take()
     }
 

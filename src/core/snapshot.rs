@@ -67,5 +67,6 @@ mod words;
 
 pub use error::ThawError;
 pub use fact::{Change, Fact, Key};
+pub use record::Lent;
 pub use text::{FORMAT, Reading, Snapshot};
 pub use thaw::Known;

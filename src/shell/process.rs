@@ -3,16 +3,17 @@
 use super::notify::WorkerStatus;
 use crate::config::NotifyAccess;
 use crate::connection::End;
-use crate::core::{ConnectionId, ExitStatus, InstanceId, Lane, Mono, ProcessId, Revision, Task};
+use crate::core::{
+    ConnectionId, ExitStatus, InstanceId, Lane, Lent, Mono, ProcessId, Revision, Task,
+};
 use crate::plan::WorkerId;
 use crate::sys::{self, How, Launching, Then, Whom};
 use crate::worker::Numbers;
-use foldhash::{HashMap, HashSet, HashSetExt};
+use foldhash::HashMap;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpgid, getpgrp, getsid};
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -289,20 +290,10 @@ pub struct Processes {
     with_listeners: HashMap<(WorkerId, Revision), usize>,
     /// How many of those of which all processes may tell were started as a user.
     told_by_all: HashMap<u32, usize>,
-    /// What has changed; `None` where nobody wants to know.
-    changed: Option<Changed>,
-}
-
-#[derive(Debug, Default)]
-struct Changed {
-    /// The processes of which something may have changed.
-    ids: BTreeSet<ProcessId>,
-    /// The one that was noted last, and still is: mostly it is noted again and again.
-    latest: Option<ProcessId>,
+    /// Of which something may have changed, and which are in the snapshot.
+    changed: Lent<ProcessId>,
     /// Whether one is among them that does not serve a connection.
     is_urgent: bool,
-    /// The processes that are in the snapshot.
-    written: HashSet<ProcessId>,
 }
 
 impl Processes {
@@ -316,8 +307,9 @@ impl Processes {
             let definition = (process.instance.worker, process.revision);
             *self.with_listeners.entry(definition).or_default() += 1;
         }
+        self.changed.note(id);
+        self.is_urgent |= process.connection.is_none();
         self.by_id.insert(id, process);
-        self.note(id);
     }
 
     /// Registers one that another listend has started.
@@ -338,58 +330,33 @@ impl Processes {
 
     /// Has what changes noted from now on: everything that is there has.
     pub fn note_changes(&mut self) {
-        self.changed = Some(Changed {
-            ids: self.by_id.keys().copied().collect(),
-            latest: None,
-            is_urgent: true,
-            written: HashSet::new(),
-        });
+        self.changed.record([]);
+        self.by_id.keys().for_each(|id| self.changed.note(*id));
+        self.is_urgent = true;
     }
 
     /// Whether that is done.
     pub fn notes_changes(&self) -> bool {
-        self.changed.is_some()
+        self.changed.is_on()
     }
 
     /// Whether something has changed, and whether that is to be written at once.
     pub fn has_changed(&self) -> (bool, bool) {
-        let changed = self.changed.as_ref();
-        changed.map_or((false, false), |one| (!one.ids.is_empty(), one.is_urgent))
+        (self.changed.has_any(), self.is_urgent)
     }
 
     /// Those of which something may have changed since this was asked last, to be written down now.
-    pub fn take_changed(&mut self) -> BTreeSet<ProcessId> {
-        let Some(changed) = &mut self.changed else {
-            return BTreeSet::new();
-        };
-        changed.is_urgent = false;
-        changed.latest = None;
-        let ids = std::mem::take(&mut changed.ids);
-        for id in &ids {
-            match self.by_id.contains_key(id) {
-                true => changed.written.insert(*id),
-                false => changed.written.remove(id),
-            };
-        }
+    pub fn take_changed(&mut self) -> Vec<ProcessId> {
+        self.is_urgent = false;
+        let ids = self.changed.take();
+        let gone = ids.iter().filter(|id| !self.by_id.contains_key(id));
+        gone.for_each(|id| self.changed.forget(*id));
         ids
     }
 
     /// One is written down before the others.
     pub fn is_written(&mut self, id: ProcessId) {
-        if let Some(changed) = &mut self.changed {
-            changed.written.insert(id);
-        }
-    }
-
-    fn note(&mut self, id: ProcessId) {
-        if let Some(changed) = &mut self.changed
-            && changed.latest != Some(id)
-        {
-            let process = self.by_id.get(&id);
-            changed.is_urgent |= process.is_some_and(|process| process.connection.is_none());
-            changed.ids.insert(id);
-            changed.latest = process.map(|_| id);
-        }
+        self.changed.tell(id);
     }
 
     /// Whether any is on its way to its program.
@@ -435,21 +402,17 @@ impl Processes {
 
     /// Looks one up to change it.
     pub fn get_mut(&mut self, id: ProcessId) -> Option<&mut Process> {
-        self.note(id);
-        self.by_id.get_mut(&id)
+        let process = self.by_id.get_mut(&id)?;
+        self.changed.note(id);
+        self.is_urgent |= process.connection.is_none();
+        Some(process)
     }
 
     /// Forgets one that has been reaped, and closes its descriptors.
     pub fn remove(&mut self, id: ProcessId) -> Option<Process> {
-        self.note(id);
         let mut process = self.by_id.remove(&id)?;
-        // Of one that is not written there is nothing to take back.
-        if let Some(changed) = &mut self.changed
-            && !changed.written.contains(&id)
-        {
-            changed.ids.remove(&id);
-            changed.latest = None;
-        }
+        self.changed.over(id);
+        self.is_urgent |= process.connection.is_none();
         match &process.rest {
             None => {
                 self.by_pid.remove(&process.pid);
@@ -496,16 +459,17 @@ impl Processes {
 
     /// Makes another process the main one. Answers with the pidfd of the one that was it before.
     pub fn replace_main(&mut self, id: ProcessId, pid: i32, pidfd: OwnedFd) -> Option<OwnedFd> {
-        self.note(id);
-        let process = self.by_id.get_mut(&id)?;
-        self.by_pid.remove(&process.pid);
+        let process = self.get_mut(id)?;
+        let before = std::mem::replace(&mut process.pid, pid);
+        let is_first = process.replaced.is_none();
+        process.replaced.get_or_insert(First::Unreaped);
+        let old = process.pidfd.replace(pidfd);
+        self.by_pid.remove(&before);
         self.by_pid.insert(pid, id);
-        if process.replaced.is_none() {
-            self.firsts.insert(process.pid, id);
-            process.replaced = Some(First::Unreaped);
+        if is_first {
+            self.firsts.insert(before, id);
         }
-        process.pid = pid;
-        process.pidfd.replace(pidfd)
+        old
     }
 
     /// A child that has ended, if there is one. The same is answered until it is reaped.
@@ -520,14 +484,14 @@ impl Processes {
     /// Reaps a main process; how it ended. What is left of its process group is in
     /// [`Process::rest`]: it is forgotten only when that is over.
     pub fn reap(&mut self, id: ProcessId) -> Option<ExitStatus> {
-        self.note(id);
-        let process = self.by_id.get_mut(&id)?;
-        let status = process.reap()?;
-        if let Some(rest) = &process.rest {
+        let process = self.get_mut(id)?;
+        let (status, pid) = (process.reap()?, process.pid);
+        let groups = process.rest.as_ref().map(|rest| rest.groups.clone());
+        if let Some(groups) = groups {
             // The number may be another's from now on.
-            self.by_pid.remove(&process.pid);
-            self.with_rest
-                .extend(rest.groups.iter().map(|group| (*group, id)));
+            self.by_pid.remove(&pid);
+            let groups = groups.into_iter();
+            self.with_rest.extend(groups.map(|group| (group, id)));
         }
         Some(status)
     }

@@ -40,15 +40,26 @@ impl Record {
 
 /// Which members of a collection were lent out to be changed.
 #[derive(Debug, Clone)]
-pub(in crate::core) struct Lent<T>(Option<Noted<T>>);
+pub struct Lent<T>(Option<Noted<T>>);
 
 #[derive(Debug, Clone)]
 struct Noted<T> {
-    lent: BTreeSet<T>,
+    /// In order. Nearly all come in order, and connections go soon: a tree would cost each of them a node.
+    lent: Vec<T>,
     /// The one that was noted last, and still is: mostly it is lent again and again.
     latest: Option<T>,
     /// Those that were told of.
     told: BTreeSet<T>,
+}
+
+impl<T: Ord + Copy> Noted<T> {
+    fn insert(&mut self, one: T) {
+        if self.lent.last().is_none_or(|last| *last < one) {
+            self.lent.push(one);
+        } else if let Err(at) = self.lent.binary_search(&one) {
+            self.lent.insert(at, one);
+        }
+    }
 }
 
 impl<T> Default for Lent<T> {
@@ -58,39 +69,51 @@ impl<T> Default for Lent<T> {
 }
 
 impl<T: Ord + Copy> Lent<T> {
-    pub(in crate::core) fn note(&mut self, one: T) {
+    /// It is lent out.
+    pub fn note(&mut self, one: T) {
         if let Some(noted) = &mut self.0
             && noted.latest != Some(one)
         {
-            noted.lent.insert(one);
+            noted.insert(one);
             noted.latest = Some(one);
         }
     }
 
     /// It is taken out. Of what came and went between two looks there is nothing to tell.
-    pub(in crate::core) fn over(&mut self, one: T) {
+    pub fn over(&mut self, one: T) {
         if let Some(noted) = &mut self.0 {
             noted.latest = None;
-            match noted.told.contains(&one) {
-                true => noted.lent.insert(one),
-                false => noted.lent.remove(&one),
-            };
+            if noted.told.contains(&one) {
+                noted.insert(one);
+            } else if let Ok(at) = noted.lent.binary_search(&one) {
+                noted.lent.remove(at);
+            }
         }
     }
 
     /// Notes from now on; of these is told.
-    pub(in crate::core) fn record(&mut self, told: impl IntoIterator<Item = T>) {
+    pub fn record(&mut self, told: impl IntoIterator<Item = T>) {
         self.0.get_or_insert_with(|| Noted {
-            lent: BTreeSet::new(),
+            lent: Vec::new(),
             latest: None,
             told: told.into_iter().collect(),
         });
     }
 
-    /// Those that were lent since, and are told of now.
-    pub(in crate::core) fn take(&mut self) -> BTreeSet<T> {
+    /// Whether anything is noted at all.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether any were lent since.
+    pub fn has_any(&self) -> bool {
+        self.0.as_ref().is_some_and(|noted| !noted.lent.is_empty())
+    }
+
+    /// Those that were lent since, in order, and are told of now.
+    pub fn take(&mut self) -> Vec<T> {
         let Some(noted) = &mut self.0 else {
-            return BTreeSet::new();
+            return Vec::new();
         };
         noted.latest = None;
         let lent = std::mem::take(&mut noted.lent);
@@ -98,8 +121,15 @@ impl<T: Ord + Copy> Lent<T> {
         lent
     }
 
+    /// Of this was told before the others.
+    pub fn tell(&mut self, one: T) {
+        if let Some(noted) = &mut self.0 {
+            noted.told.insert(one);
+        }
+    }
+
     /// It was told that this is gone.
-    pub(in crate::core) fn forget(&mut self, one: T) {
+    pub fn forget(&mut self, one: T) {
         if let Some(noted) = &mut self.0 {
             noted.told.remove(&one);
         }

@@ -41,8 +41,11 @@ use std::time::Duration;
 
 /// So many sockets have one name at the keeper: as many as go in one message.
 const SOCKETS_PER_NAME: usize = crate::store::MOST_PER_MESSAGE;
-/// So long after it was accepted a connection is written down. Most are over by then.
-const CONNECTIONS: Duration = Duration::from_millis(50);
+/// So long after it was accepted a connection is written down. Most are over by then, and one that is not
+/// written is found again.
+const CONNECTIONS: Duration = Duration::from_millis(250);
+/// The same of one with a pipe that listend reads, which a listend that is killed before would take with it.
+const PIPES: Duration = Duration::from_millis(50);
 /// What a keeper had no room for is sent again after this time.
 const AGAIN: Duration = Duration::from_millis(20);
 /// How long a start waits for a keeper that has no room. The loop never does.
@@ -303,6 +306,12 @@ impl Store {
     fn is_time(&mut self) -> bool {
         let now = clock::now();
         now >= *self.record_at.get_or_insert(now + CONNECTIONS)
+    }
+
+    /// There is a pipe that is to be kept soon.
+    fn has_new_pipe(&mut self) {
+        let soon = clock::now() + PIPES;
+        self.record_at = Some(self.record_at.map_or(soon, |at| at.min(soon)));
     }
 
     /// Whether to send. Room may come at any time; an error is not tried again with every turn.

@@ -96,15 +96,16 @@ impl Shell {
     /// Writes down at once that a process was started: a listend that is killed in this turn would leave it to
     /// itself. One of a connection ends by itself, but for the directory that was made for it.
     pub(in crate::shell) fn record_start(&mut self, id: ProcessId) {
-        if self.store.is_kept() {
-            let lines = self.folder_lines();
-            lines.iter().for_each(|line| self.store.append(line));
+        if !self.store.is_kept() {
+            return;
         }
-        let started = self
-            .processes
-            .get(id)
-            .filter(|one| one.connection.is_none());
-        if let Some(process) = started.filter(|_| self.store.is_kept()) {
+        let lines = self.folder_lines();
+        lines.iter().for_each(|line| self.store.append(line));
+        if self.logs.pipe_of(id).is_some() {
+            self.store.has_new_pipe();
+        }
+        let started = self.processes.get(id);
+        if let Some(process) = started.filter(|one| one.connection.is_none()) {
             let fact = Fact::Process(Box::new(self.process_fact(id, process)));
             let line = self.store.text(&fact);
             self.store.append(&line);
@@ -190,8 +191,11 @@ impl Shell {
                 process.is_some_and(|process| process.connection.is_none())
             });
         if can_wait {
-            let changes = has_changed || self.core.has_changes();
-            if !changes || !self.store.is_time() {
+            if !has_changed && !self.core.has_changes() {
+                self.store.record_at = None;
+                return;
+            }
+            if !self.store.is_time() {
                 return;
             }
         }
