@@ -385,12 +385,7 @@ fn clone_without_handlers(
     // kept until then.
     unsafe {
         let own = &mut *work.as_ptr();
-        let ignores_sigpipe = own.prepared.common.spec.ignore_sigpipe;
-        own.to_default = own
-            .prepared
-            .common
-            .signals
-            .to_default(false, ignores_sigpipe);
+        own.choose_signals(false);
         let (stack, stack_size) = own.stack_range();
         let arguments = CloneArguments {
             flags: u64::from(flags.cast_unsigned()) | CLEAR_HANDLERS,
@@ -418,12 +413,7 @@ fn clone_blocked(work: NonNull<Work>, flags: c_int, pidfd: &mut c_int) -> io::Re
     // `clone_without_handlers`.
     unsafe {
         let own = &mut *work.as_ptr();
-        let ignores_sigpipe = own.prepared.common.spec.ignore_sigpipe;
-        own.to_default = own
-            .prepared
-            .common
-            .signals
-            .to_default(true, ignores_sigpipe);
+        own.choose_signals(true);
         let (stack, stack_size) = own.stack_range();
         let top = stack.wrapping_add(stack_size).cast();
         let mut all: libc::sigset_t = std::mem::zeroed();

@@ -289,6 +289,13 @@ impl Work {
         let (start, end) = (range.start.cast::<u8>(), range.end as usize);
         (start, (end - end % 16).saturating_sub(start as usize))
     }
+
+    /// Decides which signals the child sets to their default. `has_handlers`: it begins with those of its parent.
+    pub(super) fn choose_signals(&mut self, has_handlers: bool) {
+        let common = &self.prepared.common;
+        let ignores_sigpipe = common.spec.ignore_sigpipe;
+        self.to_default = common.signals.to_default(has_handlers, ignores_sigpipe);
+    }
 }
 
 /// What keeps a child from executing anything before its parent has closed the connection.

@@ -100,3 +100,21 @@ fn a_shard_on_trial_gets_clients_if_what_is_gone_back_to_has_it_too() {
     assert!(crew.find(app(1, 3), Task::Program).is_some());
     assert_eq!(steered(&crew), [0, 1, 2]);
 }
+
+#[test]
+fn instances_that_still_share_have_no_shard_to_which_clients_are_sent() {
+    let of = |distribute| {
+        life(|life| {
+            life.instances = 2;
+            life.distribute = distribute;
+        })
+    };
+    let mut crew = Crew::of(Core::new(vec![of(Distribute::Shared)], WhenDone::Hold));
+    let life = of(Distribute::Shards);
+    crew.reload(WorkerUpdate::Definition { life });
+    // It ends the rollout before anything has been started by the new definition.
+    crew.ask(Command::Stop);
+    assert_eq!(steered(&crew), [0]);
+    crew.ask(Command::Restart);
+    assert_eq!(steered(&crew), [0]);
+}
