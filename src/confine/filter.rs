@@ -1,26 +1,23 @@
 //! seccomp(2): the calls that are forbidden, and those that are permitted.
 
-use super::by_number::{self, Answer};
+use super::by_number::{self, Answer, Condition, Refusal};
 use super::order::Order;
 use super::outcome::{Outcome, failure};
 use super::spaces::Spaces;
 use crate::sandbox::{Calls, Families, Family, Flag, Sandbox, numbers_of, resolve_calls};
 use crate::stage::Stage;
 use nix::errno::Errno;
-use nix::libc::{self, c_long};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter,
-};
+use nix::libc::{self, c_int, c_long};
+use seccompiler::{BpfProgram, TargetArch, apply_filter};
 use std::collections::{BTreeMap, BTreeSet};
 
 const EPERM: u16 = libc::EPERM.unsigned_abs() as u16;
 const EAFNOSUPPORT: u16 = libc::EAFNOSUPPORT.unsigned_abs() as u16;
 const ENOSYS: u16 = libc::ENOSYS.unsigned_abs() as u16;
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+type Refusals = BTreeMap<i64, Vec<Refusal>>;
 
-/// Installs the filters, the one that may forbid seccomp(2) as the last: what comes after it is execve(2).
+/// Installs the filter. What comes after it is execve(2).
 pub(super) fn install(order: &Order, spaces: &Spaces) -> Outcome {
     let failed = |error: &dyn std::fmt::Display| {
         failure(
@@ -33,57 +30,42 @@ pub(super) fn install(order: &Order, spaces: &Spaces) -> Outcome {
         nix::sys::prctl::set_no_new_privs().map_err(|errno| failed(&errno.desc()))?;
     }
     let target = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| failed(&error))?;
-    let programs = programs(&order.sandbox, spaces, target).map_err(|error| failed(&error))?;
-    for program in programs {
-        apply_filter(&program).map_err(|error| failed(&error))?;
+    match program(&order.sandbox, spaces, target) {
+        Some(program) => apply_filter(&program).map_err(|error| failed(&error)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-fn programs(
-    sandbox: &Sandbox,
-    spaces: &Spaces,
-    target: TargetArch,
-) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
-    let (answers, others) = by_number(sandbox, spaces);
-    // What is refused whatever the arguments needs no look at them.
-    let passes = |call: &i64| answers.get(call).copied().unwrap_or(others).is_none();
-    let mut programs = Vec::new();
-    for (mut rules, errno) in [
-        (by_arguments(sandbox)?, EPERM),
-        // Programs go on without what the machine has not.
-        (by_family(sandbox, spaces)?, EAFNOSUPPORT),
-    ] {
-        rules.retain(|call, _| passes(call));
-        if !rules.is_empty() {
-            let refuse = SeccompAction::Errno(errno.into());
-            let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, target)?;
-            programs.push(BpfProgram::try_from(filter)?);
+/// One filter for all: each would be translated at every start, and asked at every call. None if nothing is refused.
+fn program(sandbox: &Sandbox, spaces: &Spaces, target: TargetArch) -> Option<BpfProgram> {
+    let (mut answers, others) = by_number(sandbox, spaces);
+    let mut refusals = by_arguments(sandbox);
+    by_family(sandbox, spaces, &mut refusals);
+    for (call, refusals) in refusals {
+        // What is refused whatever the arguments needs no look at them.
+        if *answers.get(&call).unwrap_or(&others) == Answer::Pass {
+            answers.insert(call, Answer::Unless(refusals));
         }
     }
-    if programs.is_empty() && others.is_none() && answers.values().all(Option::is_none) {
-        return Ok(programs);
-    }
-    programs.push(by_number::program(&answers, others, target));
-    Ok(programs)
+    let mut all = answers.values().chain([&others]);
+    let refuses = all.any(|answer| *answer != Answer::Pass);
+    refuses.then(|| by_number::program(&answers, &others, target))
 }
 
 /// The answers that depend on nothing but the call, and the one to all others.
 fn by_number(sandbox: &Sandbox, spaces: &Spaces) -> (BTreeMap<i64, Answer>, Answer) {
+    let refused = Answer::Errno(EPERM);
     let (named, of_named, others) = match resolve_calls(&sandbox.system_calls) {
-        None => (BTreeSet::new(), None, None),
-        Some(Calls::Only(named)) => (named, None, Some(EPERM)),
-        Some(Calls::AllBut(named)) => (named, Some(EPERM), None),
+        None => (BTreeSet::new(), Answer::Pass, Answer::Pass),
+        Some(Calls::Only(named)) => (named, Answer::Pass, refused.clone()),
+        Some(Calls::AllBut(named)) => (named, refused.clone(), Answer::Pass),
     };
-    let mut answers: BTreeMap<i64, Answer> =
-        named.into_iter().map(|call| (call, of_named)).collect();
+    let named = named.into_iter();
+    let mut answers: BTreeMap<i64, Answer> = named.map(|call| (call, of_named.clone())).collect();
     let whole = whole(sandbox, spaces).into_iter();
-    answers.extend(whole.map(|call| (call, Some(EPERM))));
-    answers.extend(
-        unknown(sandbox)
-            .into_iter()
-            .map(|call| (call, Some(ENOSYS))),
-    );
+    answers.extend(whole.map(|call| (call, refused.clone())));
+    let unknown = unknown(sandbox).into_iter();
+    answers.extend(unknown.map(|call| (call, Answer::Errno(ENOSYS))));
     (answers, others)
 }
 
@@ -98,134 +80,86 @@ fn unknown(sandbox: &Sandbox) -> Vec<i64> {
     calls.map(|(_, call)| call).collect()
 }
 
-/// A condition on an argument of 32 bits.
-fn argument(
-    index: u8,
-    how: SeccompCmpOp,
-    value: u64,
-) -> Result<SeccompCondition, seccompiler::BackendError> {
-    SeccompCondition::new(index, SeccompCmpArgLen::Dword, how, value)
-}
-
-/// Adds a rule for calls whose arguments are all like that.
-fn when(
-    rules: &mut Rules,
-    call: c_long,
-    conditions: Vec<SeccompCondition>,
-) -> Result<(), seccompiler::BackendError> {
-    rules
-        .entry(call)
-        .or_default()
-        .push(SeccompRule::new(conditions)?);
-    Ok(())
+/// Refuses calls whose arguments are all like that.
+fn when(refusals: &mut Refusals, call: c_long, conditions: &[(u8, Condition)], errno: u16) {
+    refusals.entry(call).or_default().push(Refusal {
+        when: conditions.to_vec(),
+        errno,
+    });
 }
 
 /// Which arguments are refused.
-fn by_arguments(sandbox: &Sandbox) -> Result<Rules, seccompiler::BackendError> {
-    use SeccompCmpOp::{MaskedEq, Ne};
-    let mut rules = Rules::new();
+fn by_arguments(sandbox: &Sandbox) -> Refusals {
+    use Condition::{Any, Exactly, NoneOf};
+    let mut refusals = Refusals::new();
+    let mut refuse = |call, conditions: &[_]| when(&mut refusals, call, conditions, EPERM);
+    let all_of = |bits: c_int| {
+        let bits = bits.cast_unsigned();
+        Exactly { of: bits, bits }
+    };
     if sandbox.has(Flag::RestrictRealtime) {
         // All policies but those of the time-sharing scheduler, with and without SCHED_RESET_ON_FORK.
         for policy in [libc::SCHED_FIFO, libc::SCHED_RR, libc::SCHED_DEADLINE] {
-            let policy = policy.unsigned_abs().into();
-            let mask = MaskedEq(0xffff_ffff & !u64::from(libc::SCHED_RESET_ON_FORK.unsigned_abs()));
-            when(
-                &mut rules,
-                libc::SYS_sched_setscheduler,
-                vec![argument(1, mask, policy)?],
-            )?;
+            let of = !libc::SCHED_RESET_ON_FORK.cast_unsigned();
+            let bits = policy.cast_unsigned();
+            refuse(libc::SYS_sched_setscheduler, &[(1, Exactly { of, bits })]);
         }
     }
     if sandbox.has(Flag::RestrictSuidSgid) {
-        for bit in [libc::S_ISUID, libc::S_ISGID] {
-            let bit = u64::from(bit);
-            let has = |index: u8| argument(index, MaskedEq(bit), bit);
-            for (call, mode) in modes() {
-                when(&mut rules, *call, vec![has(*mode)?])?;
-            }
-            for (call, flags, mode) in opens() {
-                for create in [libc::O_CREAT, libc::O_TMPFILE] {
-                    let create = u64::from(create.unsigned_abs());
-                    let creates = argument(*flags, MaskedEq(create), create)?;
-                    when(&mut rules, *call, vec![creates, has(*mode)?])?;
-                }
+        let has = Any(libc::S_ISUID | libc::S_ISGID);
+        for (call, mode) in modes() {
+            refuse(*call, &[(*mode, has.clone())]);
+        }
+        for (call, flags, mode) in opens() {
+            for create in [libc::O_CREAT, libc::O_TMPFILE] {
+                refuse(*call, &[(*flags, all_of(create)), (*mode, has.clone())]);
             }
         }
     }
     if sandbox.has(Flag::RestrictNamespaces) {
-        let kinds = [
-            libc::CLONE_NEWNS,
-            libc::CLONE_NEWCGROUP,
-            libc::CLONE_NEWUTS,
-            libc::CLONE_NEWIPC,
-            libc::CLONE_NEWUSER,
-            libc::CLONE_NEWPID,
-            libc::CLONE_NEWNET,
-        ];
-        for kind in kinds {
-            let kind = u64::from(kind.unsigned_abs());
-            for call in [libc::SYS_clone, libc::SYS_unshare] {
-                when(&mut rules, call, vec![argument(0, MaskedEq(kind), kind)?])?;
-            }
-        }
+        let kinds = libc::CLONE_NEWNS
+            | libc::CLONE_NEWCGROUP
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUSER
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWNET;
+        let kinds = kinds.cast_unsigned();
+        refuse(libc::SYS_clone, &[(0, Any(kinds))]);
         // Time namespaces have a bit that clone(2) uses for the signal.
-        let time = vec![argument(0, MaskedEq(0x80), 0x80)?];
-        when(&mut rules, libc::SYS_unshare, time)?;
+        refuse(libc::SYS_unshare, &[(0, Any(kinds | 0x80))]);
     }
     if sandbox.has(Flag::LockPersonality) {
         // PER_LINUX, and what only asks.
-        let other = vec![argument(0, Ne, 0)?, argument(0, Ne, 0xffff_ffff)?];
-        when(&mut rules, libc::SYS_personality, other)?;
+        let other = NoneOf(vec![0, 0xffff_ffff]);
+        refuse(libc::SYS_personality, &[(0, other)]);
     }
     if sandbox.has(Flag::MemoryDenyWriteExecute) {
-        let execute = libc::PROT_EXEC.unsigned_abs().into();
-        let both = (libc::PROT_EXEC | libc::PROT_WRITE).unsigned_abs().into();
-        when(
-            &mut rules,
-            libc::SYS_mmap,
-            vec![argument(2, MaskedEq(both), both)?],
-        )?;
+        let both = all_of(libc::PROT_EXEC | libc::PROT_WRITE);
+        refuse(libc::SYS_mmap, &[(2, both)]);
         for call in [libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
-            when(
-                &mut rules,
-                call,
-                vec![argument(2, MaskedEq(execute), execute)?],
-            )?;
+            refuse(call, &[(2, all_of(libc::PROT_EXEC))]);
         }
-        let shared = libc::SHM_EXEC.unsigned_abs().into();
-        when(
-            &mut rules,
-            libc::SYS_shmat,
-            vec![argument(2, MaskedEq(shared), shared)?],
-        )?;
+        refuse(libc::SYS_shmat, &[(2, all_of(libc::SHM_EXEC))]);
     }
-    Ok(rules)
+    refusals
 }
 
-/// Which families of socket(2) are refused.
-fn by_family(sandbox: &Sandbox, spaces: &Spaces) -> Result<Rules, seccompiler::BackendError> {
-    use SeccompCmpOp::{Eq, Ne};
-    let mut rules = Rules::new();
-    if let Some(families) = of_sockets(sandbox, spaces) {
-        match families {
-            // That is all of them.
-            Families::Only(named) if named.is_empty() => {}
-            Families::Only(named) => {
-                let others = numbers(&named).map(|family| argument(0, Ne, family));
-                when(
-                    &mut rules,
-                    libc::SYS_socket,
-                    others.collect::<Result<_, _>>()?,
-                )?;
-            }
-            Families::AllBut(named) => {
-                for family in numbers(&named) {
-                    when(&mut rules, libc::SYS_socket, vec![argument(0, Eq, family)?])?;
-                }
+/// Which families of socket(2) are refused. Programs go on without what the machine has not.
+fn by_family(sandbox: &Sandbox, spaces: &Spaces, refusals: &mut Refusals) {
+    let mut refuse = |condition| {
+        let call = libc::SYS_socket;
+        when(refusals, call, &[(0, condition)], EAFNOSUPPORT);
+    };
+    match of_sockets(sandbox, spaces) {
+        None => {}
+        Some(Families::Only(named)) => refuse(Condition::NoneOf(numbers(&named).collect())),
+        Some(Families::AllBut(named)) => {
+            for bits in numbers(&named) {
+                refuse(Condition::Exactly { of: u32::MAX, bits });
             }
         }
     }
-    Ok(rules)
 }
 
 /// The calls that are forbidden whatever their arguments.
@@ -279,9 +213,9 @@ fn of_sockets(sandbox: &Sandbox, spaces: &Spaces) -> Option<Families> {
     sandbox.families.clone()
 }
 
-fn numbers(families: &BTreeSet<Family>) -> impl Iterator<Item = u64> {
+fn numbers(families: &BTreeSet<Family>) -> impl Iterator<Item = u32> {
     families.iter().filter_map(|family| match family {
-        Family::Number(number) => u64::try_from(*number).ok(),
+        Family::Number(number) => u32::try_from(*number).ok(),
         Family::Inherited => None,
     })
 }
@@ -324,4 +258,33 @@ fn opens() -> &'static [(c_long, u8, u8)] {
 #[cfg(not(target_arch = "x86_64"))]
 fn opens() -> &'static [(c_long, u8, u8)] {
     &[(libc::SYS_openat, 2, 3)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is answered to socket(2) of the families that most programs use.
+    fn sockets(families: Families) -> [u32; 3] {
+        let sandbox = Sandbox {
+            families: Some(families),
+            ..Sandbox::default()
+        };
+        let program = program(&sandbox, &Spaces::default(), TargetArch::x86_64);
+        let program = program.expect("a filter");
+        [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|family| {
+            let arguments = [family.cast_unsigned(), 0, 0, 0, 0, 0];
+            by_number::tests::answer(&program, libc::SYS_socket, arguments)
+        })
+    }
+
+    #[test]
+    fn no_families_are_none() {
+        let refused = libc::SECCOMP_RET_ERRNO | u32::from(EAFNOSUPPORT);
+        let passed = libc::SECCOMP_RET_ALLOW;
+        let unix = || BTreeSet::from([Family::Number(libc::AF_UNIX)]);
+        assert_eq!(sockets(Families::Only(BTreeSet::new())), [refused; 3]);
+        assert_eq!(sockets(Families::Only(unix())), [passed, refused, refused]);
+        assert_eq!(sockets(Families::AllBut(unix())), [refused, passed, passed]);
+    }
 }
