@@ -47,11 +47,7 @@ pub(super) fn carry_out(rules: &[Rule], spaces: &Spaces, notes: &mut Notes) -> O
         null: None,
     };
     for (rule, outside, copy) in steps {
-        let around = Around {
-            outside,
-            is_passed_through: is_passed_through(rules, rule),
-        };
-        work.step(rule, &around, copy)?;
+        work.step(rule, &Around { outside, rules }, copy)?;
     }
     // What was attached inside of them is by now.
     for (path, below) in work.to_close {
@@ -78,14 +74,18 @@ struct Work<'w> {
 struct Around<'r> {
     /// The rule of what it is in.
     outside: Option<&'r Rule>,
-    /// Whether the worker gets to something through it.
-    is_passed_through: bool,
+    /// All rules.
+    rules: &'r [Rule],
 }
 
-fn is_passed_through(rules: &[Rule], rule: &Rule) -> bool {
-    let is_below = |other: &&Rule| other.path != rule.path && other.path.starts_with(&rule.path);
-    let mut below = rules.iter().filter(is_below);
-    below.any(|other| matches!(other.view, View::Writable | View::ReadOnly))
+impl Around<'_> {
+    /// Whether the worker gets to something through the place of a rule.
+    fn is_passed_through(&self, rule: &Rule) -> bool {
+        let is_below =
+            |other: &&Rule| other.path != rule.path && other.path.starts_with(&rule.path);
+        let mut below = self.rules.iter().filter(is_below);
+        below.any(|other| matches!(other.view, View::Writable | View::ReadOnly))
+    }
 }
 
 /// Whether what is at the place now is not to be seen at it later, unless it is kept.
@@ -204,12 +204,12 @@ impl Work<'_> {
             View::Hidden if file.st_nlink == 0 && rule.optional => Ok(()),
             View::Hidden if !is_folder(&file) => self.hide_file(&place, path),
             // Programs may be in there.
-            View::Hidden if around.is_passed_through => {
+            View::Hidden if around.is_passed_through(rule) => {
                 self.to_close.push((path.clone(), MountLimit::ReadOnly));
                 memory(&place, path, 0o711, MsFlags::empty())
             }
             View::Hidden => self.hide_folder(&place, path),
-            View::Empty if around.is_passed_through => {
+            View::Empty if around.is_passed_through(rule) => {
                 self.to_close.push((path.clone(), MountLimit::ReadOnly));
                 memory(&place, path, file.st_mode & 0o755, MsFlags::empty())
             }
