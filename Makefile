@@ -167,7 +167,7 @@ install:
 	install -m 644 examples/*.yaml examples/*.conf $(DESTDIR)$(DOCDIR)/examples
 	install -m 644 examples/workers/* $(DESTDIR)$(DOCDIR)/examples/workers
 	install -d $(DESTDIR)$(DATADIR)
-	install -m 644 units/hardened.conf units/listend-flows.conf units/sandbox.conf units/delegate.conf units/examples/* $(DESTDIR)$(DATADIR)
+	install -m 644 units/*.conf units/examples/* $(DESTDIR)$(DATADIR)
 	$(NATIVE_LISTEND) schema >$(DESTDIR)$(DATADIR)/listend.schema.json
 	chmod 644 $(DESTDIR)$(DATADIR)/listend.schema.json
 	$(call place,644,packaging/upgrade-running,$(DATADIR)/upgrade-running)

@@ -25,7 +25,6 @@ use crate::launch_spec::Limit;
 use crate::sandbox::paths;
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys;
-use nix::errno::Errno;
 use nix::libc::RLIM_INFINITY;
 use nix::sys::resource::setrlimit;
 use nix::sys::stat::{Mode, umask};
@@ -69,8 +68,7 @@ fn steps(order: &Order) -> Outcome<Infallible> {
         user::switch_user(order)?;
     }
     spaces.has_switched = true;
-    caps::clear(None, caps::CapSet::Inheritable)
-        .map_err(|_| failure(Stage::Capabilities, Errno::last(), String::new()))?;
+    spaces::pass_no_capabilities_on()?;
     match (&order.working_directory, here) {
         (Some(folder), _) => {
             chdir(folder.as_os_str())

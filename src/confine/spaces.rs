@@ -106,6 +106,16 @@ fn may(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }
 
+/// Clears the inheritable set, and with it the ambient one, which is a subset of it (capabilities(7)). Nothing is called
+/// where it is empty: a unit that gives listend no capabilities may forbid capset(2).
+pub(super) fn pass_no_capabilities_on() -> Outcome {
+    let failed = |_| failure(Stage::Capabilities, Errno::last(), String::new());
+    match caps::read(None, CapSet::Inheritable).map_err(failed)? {
+        none if none.is_empty() => Ok(()),
+        _ => caps::clear(None, CapSet::Inheritable).map_err(failed),
+    }
+}
+
 /// Takes from the bounding set what the worker is not to have: nothing can give it that again. In a user namespace of
 /// its own that is everything, or it could undo the mounts.
 pub(super) fn give_up_capabilities(order: &Order, spaces: &Spaces) -> Outcome {

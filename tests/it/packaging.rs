@@ -81,6 +81,7 @@ const INSTALLED: &[&str] = &[
     "share/listend/listend.schema.json",
     "share/listend/listend.service.conf",
     "share/listend/listend.socket",
+    "share/listend/locked.conf",
     "share/listend/sandbox.conf",
     "share/listend/upgrade-running",
     "share/man/man5/listend.yaml.5",
@@ -314,7 +315,7 @@ fn the_template_is_the_unit_but_for_its_places() {
 }
 
 /// A folder with the units as systemd would find them, which start the program under test.
-fn unit_folder(hardened: bool) -> TempDir {
+fn unit_folder(drop_ins: &[&str]) -> TempDir {
     let dir = TempDir::new();
     let listend = listend_path().to_str().expect("UTF-8");
     for from in [
@@ -339,10 +340,10 @@ fn unit_folder(hardened: bool) -> TempDir {
             .collect();
         fs::write(to.join(name), text).expect("write");
     }
-    if hardened {
-        let to = dir.path().join("listend.service.d");
-        fs::create_dir(&to).expect("create a folder");
-        fs::write(to.join("hardened.conf"), read("units/hardened.conf")).expect("write");
+    let to = dir.path().join("listend.service.d");
+    fs::create_dir(&to).expect("create a folder");
+    for name in drop_ins {
+        fs::write(to.join(name), read(Path::new("units").join(name))).expect("write");
     }
     dir
 }
@@ -352,7 +353,7 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     let Some(analyze) = require_tool("systemd-analyze") else {
         return;
     };
-    let dir = unit_folder(true);
+    let dir = unit_folder(&["hardened.conf", "locked.conf"]);
     let instance = dir.path().join("listend@web.service");
     fs::rename(dir.path().join("listend@.service"), instance).expect("rename");
     for (manager, unit) in [
@@ -380,15 +381,19 @@ fn the_units_are_exposed_no_more_than_they_have_to_be() {
     let Some(analyze) = require_tool("systemd-analyze") else {
         return;
     };
-    for (hardened, most) in [(false, "50"), (true, "20")] {
-        let dir = unit_folder(hardened);
-        let mut unit = dir.path().join("listend.service");
-        if hardened {
-            // Offline, systemd before 254 reads no drop-ins.
-            let whole = fs::read_to_string(&unit).expect("read") + &read("units/hardened.conf");
-            unit = dir.path().join("hardened.service");
-            fs::write(&unit, whole).expect("write");
+    for (drop_ins, most) in [
+        (&[][..], "50"),
+        (&["hardened.conf"], "17"),
+        (&["hardened.conf", "locked.conf"], "11"),
+    ] {
+        // Offline, systemd before 254 reads no drop-ins.
+        let dir = unit_folder(&[]);
+        let unit = dir.path().join("listend.service");
+        let mut whole = fs::read_to_string(&unit).expect("read");
+        for name in drop_ins {
+            whole += &read(Path::new("units").join(name));
         }
+        fs::write(&unit, whole).expect("write");
         let mut security = Command::new(&analyze);
         security.args(["security", "--no-pager", "--offline=true"]);
         // It fails where the exposure is above.

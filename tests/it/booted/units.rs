@@ -34,6 +34,23 @@ fn drop_in(container: &Container, unit: &str, text: &str) {
     container.run(["systemctl", "daemon-reload"]);
 }
 
+/// Copies some of the drop-ins that the package has, as they say.
+fn install_drop_ins(container: &Container, names: &[&str]) {
+    for name in names {
+        let to = format!("/etc/systemd/system/{UNIT}.d/{name}");
+        container.run(["install", "-D", &format!("{EXAMPLES}/{name}"), &to]);
+    }
+    container.run(["systemctl", "daemon-reload"]);
+}
+
+/// Fails above these tenths of systemd-analyze(1).
+#[track_caller]
+fn is_exposed_at_most(container: &Container, most: &str) {
+    let words = ["systemd-analyze", "security", "--no-pager", UNIT];
+    let threshold = format!("--threshold={most}");
+    container.run(words.into_iter().chain([threshold.as_str()]));
+}
+
 /// The same with a worker that does not die with its parent, as a probe does.
 fn serves_and_sleeps_at(address: &str, more: &str) -> String {
     let sleeper = "workers: { sleeper: { command: [sleep, '1000'] },";
@@ -261,12 +278,11 @@ fn hardened_it_serves_on_a_privileged_port_as_nobody_in_particular() {
     let Some(container) = installed() else {
         return;
     };
-    let to = "/etc/systemd/system/listend.service.d/hardened.conf";
-    container.run(["install", "-D", &format!("{EXAMPLES}/hardened.conf"), to]);
-    container.run(["systemctl", "daemon-reload"]);
+    install_drop_ins(&container, &["hardened.conf"]);
+    is_exposed_at_most(&container, "17");
     let yaml = serves_and_sleeps_at(
         "0.0.0.0:80",
-        ", output: file:/var/log/listend/app.log, nice: 5",
+        ", output: file:/var/log/listend/app.log, nice: 15",
     );
     container.write(CONFIG, &yaml);
     restart(&container, UNIT);
@@ -288,10 +304,57 @@ fn hardened_it_serves_on_a_privileged_port_as_nobody_in_particular() {
     assert!(status.contains("0.0.0.0:80"), "{status}");
     assert!(container.path("/var/log/listend/app.log").exists());
     // From the package's own again.
-    container.run(["rm", to]);
+    container.run(["rm", &format!("/etc/systemd/system/{UNIT}.d/hardened.conf")]);
     container.run(["systemctl", "daemon-reload"]);
     restart(&container, UNIT);
     assert_eq!(report(&container, "127.0.0.1:80").uids[0], 0);
+}
+
+// As /usr/share/listend/locked.conf says.
+#[test]
+fn locked_it_serves_on_a_privileged_port_without_any_privilege() {
+    let Some(container) = installed() else {
+        return;
+    };
+    container.run(["systemctl", "stop", UNIT]);
+    install_drop_ins(&container, &["hardened.conf", "locked.conf"]);
+    let socket = "[Socket]\nListenStream=0.0.0.0:80\n";
+    container.write("/etc/systemd/system/listend.socket", socket);
+    container.run(["systemctl", "daemon-reload"]);
+    let yaml = "
+listeners: { web: '0.0.0.0:80', own: 'unix:/run/listend/app.sock' }
+workers:
+  app: { command: [/opt/probe, serve], listeners: [web, own], limits: { nofile: 2000 } }
+  sleeper: { command: [sleep, '1000'] }
+";
+    container.write(CONFIG, yaml);
+    container.run(["systemctl", "start", "listend.socket"]);
+    restart(&container, UNIT);
+    let found = report(&container, "127.0.0.1:80");
+    assert_eq!(found.uids[0], uid(&container, "listend"));
+    let survivor = container.run(["pgrep", "--exact", "sleep"]);
+    let main = property(&container, UNIT, "MainPID");
+    for pid in [main.as_str(), survivor.trim()] {
+        let status = container.run(["cat", &format!("/proc/{pid}/status")]);
+        let none = ["CapPrm", "CapBnd", "CapAmb"].map(|set| format!("{set}:\t0000000000000000"));
+        assert!(none.iter().all(|set| status.contains(set)), "{status}");
+    }
+    container.run(["kill", "-KILL", &main]);
+    eventually("another listend goes on", || {
+        let now = property(&container, UNIT, "MainPID");
+        now != main && now != "0" && property(&container, UNIT, "ActiveState") == "active"
+    });
+    assert_eq!(container.run(["pgrep", "--exact", "sleep"]), survivor);
+    answers(&container, "127.0.0.1:80");
+    // Whom else listend knows: root, and its own user.
+    container.run(["listend", "restart", "app"]);
+    container.run(["useradd", "stranger"]);
+    let control = "/run/listend/control.sock";
+    let look = ["--", "listend", "status", "--control", control];
+    let look = |user| container.output(["runuser", "--user", user].into_iter().chain(look));
+    assert!(look("listend").status.success(), "{:?}", look("listend"));
+    assert!(!look("stranger").status.success());
+    is_exposed_at_most(&container, "11");
 }
 
 // As /usr/share/listend/sandbox.conf says: as root, and below the stricter sandbox of the unit, as its user.
@@ -304,17 +367,14 @@ fn a_worker_has_a_sandbox_of_its_own_within_that_of_the_unit() {
     for (drop_ins, most) in [
         (&["sandbox.conf"][..], "54"),
         (&["hardened.conf", "sandbox.conf"], "25"),
+        (&["hardened.conf", "locked.conf", "sandbox.conf"], "19"),
     ] {
-        for drop_in in drop_ins {
-            let to = format!("/etc/systemd/system/listend.service.d/{drop_in}");
-            container.run(["install", "-D", &format!("{EXAMPLES}/{drop_in}"), &to]);
-        }
-        container.run(["systemctl", "daemon-reload"]);
+        install_drop_ins(&container, drop_ins);
         let sandbox = ", ready: notify, sandbox: sealed";
-        let yaml = serves_at("0.0.0.0:80", sandbox).replace("serve]", "serve-app]");
+        let yaml = serves_at("0.0.0.0:20000", sandbox).replace("serve]", "serve-app]");
         container.write(CONFIG, &yaml);
         restart(&container, UNIT);
-        let answer = answers(&container, "127.0.0.1:80");
+        let answer = answers(&container, "127.0.0.1:20000");
         let inside = container.run(["pgrep", "--oldest", "--full", "^/opt/probe"]);
         let pid = inside.trim();
         let status = container.run(["cat", &format!("/proc/{pid}/status")]);
@@ -332,12 +392,7 @@ fn a_worker_has_a_sandbox_of_its_own_within_that_of_the_unit() {
         assert_eq!(tmp, "", "{drop_ins:?}");
         let journal = container.journal(UNIT);
         assert!(!journal.contains("no namespaces"), "{journal}");
-        let words = ["systemd-analyze", "security", "--no-pager", UNIT];
-        container.run(
-            words
-                .into_iter()
-                .chain([format!("--threshold={most}").as_str()]),
-        );
+        is_exposed_at_most(&container, most);
     }
 }
 
@@ -347,9 +402,7 @@ fn each_process_has_a_group_below_that_of_the_unit() {
     let Some(container) = installed() else {
         return;
     };
-    let to = format!("/etc/systemd/system/{UNIT}.d/delegate.conf");
-    container.run(["install", "-D", &format!("{EXAMPLES}/delegate.conf"), &to]);
-    container.run(["systemctl", "daemon-reload"]);
+    install_drop_ins(&container, &["delegate.conf"]);
     let limits = ", sandbox: { tasks_max: infinity }";
     container.write(CONFIG, &serves_at("127.0.0.1:80", limits));
     restart(&container, UNIT);
