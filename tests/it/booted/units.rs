@@ -4,6 +4,7 @@
 use crate::harness::container::Container;
 use crate::harness::package::{answers, installed, property};
 use crate::harness::{Report, eventually};
+use std::process::Output;
 
 const UNIT: &str = "listend.service";
 const CONFIG: &str = "/etc/listend/listend.yaml";
@@ -26,6 +27,14 @@ fn report(container: &Container, address: &str) -> Report {
 fn uid(container: &Container, user: &str) -> u32 {
     let said = container.run(["id", "--user", user]);
     said.trim().parse().expect("a number")
+}
+
+/// The control group of a process inside.
+#[track_caller]
+fn group_of(container: &Container, pid: &str) -> String {
+    let groups = container.run(["cat", &format!("/proc/{pid}/cgroup")]);
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    own.expect("a group of version 2").to_owned()
 }
 
 /// Changes a unit.
@@ -98,69 +107,189 @@ fn instances_are_daemons_of_their_own() {
     container.run(["listend", "status"]);
 }
 
+/// A user with a service manager of their own, which runs the unit for users.
+struct User<'c> {
+    container: &'c Container,
+    number: u32,
+}
+
+impl<'c> User<'c> {
+    /// They have this configuration, and linger: their manager runs though they are not logged in.
+    fn with(container: &'c Container, yaml: &str) -> User<'c> {
+        container.run(["useradd", "--create-home", "somebody"]);
+        let number = uid(container, "somebody");
+        let user = User { container, number };
+        user.write(".config/listend/listend.yaml", yaml);
+        // What pam_systemd does where it is installed.
+        drop_in(
+            container,
+            "user@.service",
+            "[Service]\nPAMName=\nEnvironment=XDG_RUNTIME_DIR=/run/user/%i\n",
+        );
+        // Of its clients, logind knows only those in the tree of groups of the container.
+        let words = [
+            "systemd-run",
+            "--wait",
+            "--quiet",
+            "loginctl",
+            "enable-linger",
+            "somebody",
+        ];
+        container.run(words);
+        container.run(["systemctl", "start", &user.manager()]);
+        user
+    }
+
+    fn manager(&self) -> String {
+        format!("user@{}.service", self.number)
+    }
+
+    /// Writes a file in their home.
+    fn write(&self, path: &str, text: &str) {
+        let home = "/home/somebody";
+        self.container.write(&format!("{home}/{path}"), text);
+        self.container
+            .run(["chown", "--recursive", "somebody:", home]);
+    }
+
+    /// Runs a command as they do.
+    #[track_caller]
+    fn output(&self, words: &[&str]) -> Output {
+        let runtime = format!("XDG_RUNTIME_DIR=/run/user/{}", self.number);
+        let user = ["setpriv", "--reuid", "somebody", "--regid", "somebody"];
+        let env = ["--clear-groups", "env", &runtime, "HOME=/home/somebody"];
+        let words = user.into_iter().chain(env).chain(words.iter().copied());
+        self.container.output(words)
+    }
+
+    /// The same with one that has to succeed; what it says.
+    #[track_caller]
+    fn run(&self, words: &[&str]) -> String {
+        let output = self.output(words);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let journal = || self.container.journal(&self.manager());
+        assert!(output.status.success(), "{output:?} {}", journal());
+        said
+    }
+
+    /// A property of their listend's unit.
+    #[track_caller]
+    fn property(&self, name: &str) -> String {
+        let said = self.run(&["systemctl", "--user", "show", "-P", name, UNIT]);
+        said.trim().to_owned()
+    }
+}
+
 #[test]
 fn a_user_has_one_of_their_own() {
     let Some(container) = installed() else {
         return;
     };
-    container.run(["useradd", "--create-home", "somebody"]);
-    let number = uid(&container, "somebody").to_string();
-    let config = "/home/somebody/.config/listend/listend.yaml";
-    container.write(config, &serves_and_sleeps_at("127.0.0.1:20000", ""));
-    container.run(["chown", "--recursive", "somebody:", "/home/somebody"]);
-    let manager = format!("user@{number}.service");
-    // What pam_systemd does where it is installed.
-    drop_in(
-        &container,
-        "user@.service",
-        "[Service]\nPAMName=\nEnvironment=XDG_RUNTIME_DIR=/run/user/%i\n",
-    );
-    restart(&container, &manager);
-    let runtime = format!("XDG_RUNTIME_DIR=/run/user/{number}");
-    let of_user = |words: &[&str]| {
-        let user = [
-            "setpriv",
-            "--reuid",
-            "somebody",
-            "--regid",
-            "somebody",
-            "--clear-groups",
-        ];
-        let env = ["env", &runtime, "HOME=/home/somebody"];
-        let words = user.into_iter().chain(env).chain(words.iter().copied());
-        let output = container.output(words);
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success(),
-            "{output:?} {}",
-            container.journal(&manager)
-        );
-        said
-    };
-    of_user(&["systemctl", "--user", "enable", "--now", UNIT]);
-    assert_eq!(
-        report(&container, "127.0.0.1:20000").uids[0],
-        uid(&container, "somebody")
-    );
+    let user = User::with(&container, &serves_and_sleeps_at("127.0.0.1:20000", ""));
+    user.run(&["systemctl", "--user", "enable", "--now", UNIT]);
+    assert_eq!(report(&container, "127.0.0.1:20000").uids[0], user.number);
     let survivor = container.run(["pgrep", "--exact", "sleep"]);
-    let of_unit = |name| {
-        let said = of_user(&["systemctl", "--user", "show", "-P", name, UNIT]);
-        said.trim().to_owned()
-    };
-    let main = of_unit("MainPID");
+    let main = user.property("MainPID");
     container.run(["kill", "-KILL", &main]);
     eventually("another listend goes on", || {
-        of_unit("MainPID") != main && of_unit("ActiveState") == "active"
+        user.property("MainPID") != main && user.property("ActiveState") == "active"
     });
     assert_eq!(container.run(["pgrep", "--exact", "sleep"]), survivor);
     // The probe has died with its parent, and is started again.
     answers(&container, "127.0.0.1:20000");
     // Where a user's clients look anyway.
-    let status = of_user(&["listend", "status"]);
+    let status = user.run(&["listend", "status"]);
     assert!(status.contains("127.0.0.1:20000"), "{status}");
-    of_user(&["systemctl", "--user", "stop", UNIT]);
-    let result = of_user(&["systemctl", "--user", "show", "-P", "Result", UNIT]);
-    assert_eq!(result.trim(), "success");
+    user.run(&["systemctl", "--user", "stop", UNIT]);
+    assert_eq!(user.property("Result"), "success");
+}
+
+// As delegate.conf says, in the tree that a user's manager has been given.
+#[test]
+fn each_process_of_a_user_has_a_group_below_that_of_their_unit() {
+    let Some(container) = installed() else {
+        return;
+    };
+    let address = "127.0.0.1:20000";
+    // One of its processes leaves the session of its instance.
+    let escapes = |limits: &str| {
+        let script = "command: [sh, -c, 'setsid sleep 1000 & exec /opt/probe serve']";
+        let yaml = serves_at(address, &format!(", sandbox: {{ {limits} }}"));
+        yaml.replace("command: [/opt/probe, serve]", script)
+    };
+    let user = User::with(
+        &container,
+        &escapes("tasks_max: infinity, memory_max: infinity"),
+    );
+    let drop_in = container.read(&format!("{EXAMPLES}/delegate.conf"));
+    let to = format!(".config/systemd/user/{UNIT}.d/delegate.conf");
+    user.write(&to, &drop_in.expect("the drop-in"));
+    user.run(&["systemctl", "--user", "daemon-reload"]);
+    user.run(&["systemctl", "--user", "start", UNIT]);
+
+    let below = user.property("ControlGroup");
+    let is_theirs = below.contains(&format!("/{}/", user.manager()));
+    assert!(is_theirs && below.ends_with(UNIT), "{below}");
+    // Version 2, alone or beside version 1.
+    let mut mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].into_iter();
+    let unit = mounts.find_map(|mount| {
+        let unit = container.path(&format!("{mount}{below}"));
+        unit.is_dir().then_some(unit)
+    });
+    let unit = unit.expect("the group of their unit");
+    let is_in = |pid: &str, name: &str| {
+        let group = group_of(&container, pid);
+        assert!(group.ends_with(&format!("{below}/{name}")), "{group}");
+    };
+    let sleeper = || container.run(["pgrep", "--exact", "sleep"]);
+    let is_in_its_own = || {
+        let pid = report(&container, address).pid.to_string();
+        let name = format!("listend.app.0.{pid}");
+        is_in(&pid, &name);
+        is_in(sleeper().trim(), &name);
+        is_in(&user.property("MainPID"), "listend.daemon");
+        (pid, unit.join(name))
+    };
+    let (pid, group) = is_in_its_own();
+    // What is left of an instance is killed with its group, and that is removed.
+    let left = sleeper();
+    container.run(["kill", "-KILL", &pid]);
+    let is_gone = |pid: &str| !container.path(&format!("/proc/{}", pid.trim())).exists();
+    eventually("nothing is left of it", || {
+        !group.exists() && is_gone(&left)
+    });
+    let (_, group) = is_in_its_own();
+    let left = sleeper();
+    user.run(&["systemctl", "--user", "stop", UNIT]);
+    assert_eq!(user.property("Result"), "success");
+    assert!(!group.exists() && is_gone(&left));
+
+    // A limit holds, or it is said which controller is missing, and why.
+    user.write(".config/listend/listend.yaml", &escapes("memory_max: 100M"));
+    let above = unit.parent().expect("the tree that they were given");
+    let controllers = std::fs::read_to_string(above.join("cgroup.controllers"));
+    let controllers = controllers.expect("those of their tree");
+    let start = ["systemctl", "--user", "start", UNIT];
+    if controllers.split_whitespace().any(|one| one == "memory") {
+        user.run(&start);
+        let (_, group) = is_in_its_own();
+        let most = std::fs::read_to_string(group.join("memory.max"));
+        assert_eq!(most.expect("its limit"), "104857600\n");
+        return;
+    }
+    assert!(!user.output(&start).status.success());
+    let of_unit = format!("_SYSTEMD_USER_UNIT={UNIT}");
+    let journal = container.run(["journalctl", "--no-pager", "-o", "cat", &of_unit]);
+    let wanted = "`memory_max` of its sandbox cannot be enforced: ";
+    let why = journal.lines().find_map(|line| line.split_once(wanted));
+    let (_, why) = why.unwrap_or_else(|| panic!("{journal}"));
+    assert!(why.contains("controller `memory`"), "{why}");
+    user.write(
+        ".config/listend/listend.yaml",
+        &escapes("memory_max: 100M, best_effort: true"),
+    );
+    user.run(&start);
+    is_in_its_own();
 }
 
 // The example, as its comments say.
@@ -406,11 +535,7 @@ fn each_process_has_a_group_below_that_of_the_unit() {
     let limits = ", sandbox: { tasks_max: infinity }";
     container.write(CONFIG, &serves_at("127.0.0.1:80", limits));
     restart(&container, UNIT);
-    let group_of = |pid: &str| {
-        let groups = container.run(["cat", &format!("/proc/{pid}/cgroup")]);
-        let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
-        own.expect("a group of version 2").to_owned()
-    };
+    let group_of = |pid: &str| group_of(&container, pid);
     let is_in_its_own = || {
         answers(&container, "127.0.0.1:80");
         let pid = container.run(["pgrep", "--oldest", "--full", "^/opt/probe"]);
