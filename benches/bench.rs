@@ -29,6 +29,7 @@ mod peers;
 mod process;
 mod reload;
 mod restart;
+mod sandbox;
 mod shards;
 mod spawn;
 mod startup;
@@ -49,13 +50,14 @@ use table::Row;
 type Benchmark = (&'static str, fn(&mut Vec<Row>) -> Result<()>);
 
 /// In the order in which they run.
-const BENCHMARKS: [Benchmark; 17] = [
+const BENCHMARKS: [Benchmark; 18] = [
     ("startup", startup::run),
     ("options", options::run),
     ("idle", idle::run),
     ("spawn", spawn::run),
     ("kill", kill::run),
     ("on-demand", on_demand::run),
+    ("sandbox", sandbox::run),
     ("connections", connections::run),
     ("forward", forward::run),
     ("flows", flows::run),

@@ -68,7 +68,7 @@ fn yaml(addresses: Addresses, worker: &Path) -> Result<String> {
 
 /// The time from before connect to the first byte. Returns when the worker has gone, been waited
 /// for, and its supervisor had time to wait for the next client.
-fn cold_start(supervisor: &Process, address: SocketAddr) -> Result<Duration> {
+pub fn cold_start(supervisor: &Process, address: SocketAddr) -> Result<Duration> {
     let start = Instant::now();
     let mut stream = connect(address)?;
     let mut answer = Vec::new();
