@@ -14,7 +14,7 @@ use nix::libc;
 use std::rc::Rc;
 
 /// How many milliseconds the loop waits for descriptors to be closed whose addresses are wanted again.
-const CLOSING: u32 = 50;
+pub(super) const CLOSING: u32 = 50;
 
 /// How often a socket of listend's own is repaired in a row.
 const REPAIRS: u32 = 3;

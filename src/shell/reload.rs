@@ -8,13 +8,14 @@
 
 use super::clients::{self, Role};
 use super::clock;
-use super::listeners::missing_listeners;
+use super::listeners::{CLOSING, missing_listeners};
 use super::looks::Tell;
 use super::turn::{Shell, listener_lives};
 use crate::core::{Configuration, Input, ListenerLife, Ticket, WorkerUpdate};
 use crate::listener::{self, BindError, BoundSocket, PreparedReload};
 use crate::plan::{self, Changes, Line, ListenerId, Merge, Plan, SocketKey, Tense, Verb, WorkerId};
 use crate::report::Sources;
+use crate::sys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -52,6 +53,8 @@ impl Shell {
         if self.core.is_stopping() {
             return Reloaded::Ending;
         }
+        // An address that was given up may be wanted again.
+        sys::close_apart_within(CLOSING);
         let running = Rc::clone(&self.plan);
         let Merge { plan, changes } = plan::merge(&running, &self.sound_former(), wanted);
         let plan = Rc::new(plan);

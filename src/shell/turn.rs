@@ -257,12 +257,12 @@ impl Shell {
             self.groups.remove(clock::now(), self.reserve);
             self.forget_stores_of_stopped();
             self.record();
-            self.answer_what_is_written();
             self.tell_manager();
             if !self.strays.is_empty() && (self.core.is_up() || self.core.is_stopping()) {
                 strays::release(std::mem::take(&mut self.strays));
             }
             if let Some(code) = self.exit {
+                self.control.send_withheld(&self.epoll);
                 self.logs.finish(&self.epoll);
                 self.feed_followers_last();
                 return Ok(code);
@@ -272,6 +272,7 @@ impl Shell {
                 sys::close_foreign();
             }
             self.upgrade_turn();
+            self.answer_what_is_done();
             self.closing = sys::close_apart(clock::now().0).map(Mono);
             self.turn(&mut events)?;
         }

@@ -234,6 +234,15 @@ pub fn close_apart(now: u64) -> Option<u64> {
     })
 }
 
+/// Whether something that was dropped is still open and about to be closed: an address is taken until then. What is
+/// killed because its close(2) waits does not count.
+pub fn is_closing() -> bool {
+    CLOSERS.with_borrow(|closers| {
+        let is_at_it = |one: &Closer| !one.is_killed && !one.is_done();
+        !closers.pending.is_empty() || closers.at_work.iter().any(is_at_it)
+    })
+}
+
 /// As [`close_apart`], and waits up to so many milliseconds until all is closed, because an address is
 /// wanted again. Answers whether all is closed.
 pub fn close_apart_within(milliseconds: u32) -> bool {

@@ -223,6 +223,8 @@ pub(super) struct Client {
     pub(super) is_queued: bool,
     /// Whether it has sent a part of a call, and nothing since that was looked at.
     pub(super) is_waited_for: bool,
+    /// Whether what it is told is not true yet: nothing is sent until then.
+    pub(super) is_withheld: bool,
     /// How many bytes it was last known to hold.
     pub(super) counted: usize,
     /// When it last took a reply or sent a whole call.
@@ -249,6 +251,7 @@ impl Client {
             watched: EpollFlags::empty(),
             is_queued: false,
             is_waited_for: false,
+            is_withheld: false,
             counted: 0,
             moved: now,
         })
@@ -369,7 +372,10 @@ impl Client {
     /// Writes as much as the socket takes, within limits.
     pub(super) fn flush(&mut self, now: Mono) -> Result<(), Gone> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let mut left = WRITE;
+        let mut left = match self.is_withheld {
+            true => 0,
+            false => WRITE,
+        };
         while !self.outbox.is_empty() && left > 0 {
             let pending = self.outbox.pending();
             let part = &pending[..pending.len().min(left)];
@@ -420,7 +426,8 @@ impl Client {
         let mut flags = EpollFlags::empty();
         let listens = self.is_free() && !self.has_ended && self.inbox.has_room();
         flags.set(EpollFlags::EPOLLIN, listens);
-        flags.set(EpollFlags::EPOLLOUT, !self.outbox.is_empty());
+        let writes = !self.outbox.is_empty() && !self.is_withheld;
+        flags.set(EpollFlags::EPOLLOUT, writes);
         flags
     }
 }

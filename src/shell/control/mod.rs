@@ -110,10 +110,10 @@ pub struct Control {
     pub(super) queries: HashMap<QueryId, HelperQuery>,
     /// What was found at queues when somebody asked.
     pub(super) queue_log: QueueLog,
-    /// Who is told something when that is written down.
+    /// Who is told something when that is done.
     withheld: BTreeSet<ClientId>,
-    /// Whether anybody writes it down.
-    pub(super) withholds: bool,
+    /// Since when somebody is.
+    withheld_since: Option<Mono>,
     /// How many bytes are kept for all clients.
     held: usize,
     /// When the first listend was started of which this one goes on: nothing that is told here is older.
@@ -167,7 +167,7 @@ impl Default for Control {
             queries: HashMap::new(),
             queue_log: QueueLog::default(),
             withheld: BTreeSet::new(),
-            withholds: false,
+            withheld_since: None,
             held: 0,
             since: now,
             executed: now,
@@ -450,19 +450,17 @@ impl Control {
         let waits = before
             .as_ref()
             .is_some_and(|call| call.waits_for.changes_something())
-            && self.withholds
             && descriptors.is_empty();
         let sent = match descriptors.is_empty() {
             true => client.reply(reply),
             false => client.reply_with(reply, descriptors),
         };
-        let sent = match waits {
-            true => {
-                self.withheld.insert(id);
-                sent
-            }
-            false => sent.and_then(|()| client.flush(clock::now())),
-        };
+        if waits {
+            client.is_withheld = true;
+            self.withheld.insert(id);
+            self.withheld_since.get_or_insert_with(clock::now);
+        }
+        let sent = sent.and_then(|()| client.flush(clock::now()));
         if client.call.is_none()
             && let Some(call) = before
         {
@@ -494,9 +492,19 @@ impl Control {
         }
     }
 
-    /// Sends what was said since, which is written down now.
+    /// Whether somebody waits to be told something, and no longer than that.
+    pub(super) fn withholds_up_to(&self, limit: Duration) -> bool {
+        let is_soon = |since| clock::now() < since + limit;
+        self.withheld_since.is_some_and(is_soon)
+    }
+
+    /// Sends what was said since, which is true now.
     pub(super) fn send_withheld(&mut self, epoll: &Epoll) {
+        self.withheld_since = None;
         for id in std::mem::take(&mut self.withheld) {
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.is_withheld = false;
+            }
             self.flush(epoll, id);
         }
     }

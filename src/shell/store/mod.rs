@@ -50,6 +50,8 @@ const PIPES: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_millis(20);
 /// How long a start waits for a keeper that has no room. The loop never does.
 const FIRST: Duration = Duration::from_secs(5);
+/// How long an answer waits for what was given up to be closed.
+const CLOSED: Duration = Duration::from_secs(2);
 /// How often is it looked whether another process has reaped one that has ended, and how long.
 const REAPED: Duration = Duration::from_millis(5);
 const REAPED_AT_LAST: Duration = Duration::from_secs(2);

@@ -1,7 +1,7 @@
 //! The facts of the shell, from what the shell has; and writing them.
 
 use super::facts::{self, FOLDER, Fact, HALF_LINE, REQUEST, STORED};
-use super::{AGAIN, FIRST, HeldPlace, Store, boot};
+use super::{AGAIN, CLOSED, FIRST, HeldPlace, Store, boot};
 use crate::config::Ready;
 use crate::core::{ConnectionId, FORMAT, HookKind, Input, ProcessId, Task, Ticket};
 use crate::listener::{BoundSocket, FlowGroup, Former};
@@ -10,6 +10,7 @@ use crate::shell::clock;
 use crate::shell::process::{First, Process};
 use crate::shell::turn::Shell;
 use crate::store::{Identity, Keeper, Name};
+use crate::sys;
 use nix::poll::poll;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -202,13 +203,14 @@ impl Shell {
         self.record_now();
     }
 
-    /// Says what is in force: who comes after a listend that is killed now knows it, too.
-    pub(in crate::shell) fn answer_what_is_written(&mut self) {
-        self.control.withholds = self.store.is_kept();
+    /// Says what is in force: who comes after a listend that is killed now knows it, too, and what was given up is
+    /// closed, so that its address is free.
+    pub(in crate::shell) fn answer_what_is_done(&mut self) {
         // A keeper that takes nothing is not waited for for ever.
         let is_over = |at| clock::now() >= at + FIRST;
         let is_late = self.store.behind_since.is_some_and(is_over);
-        if !self.store.is_behind() || is_late {
+        let is_behind = self.store.is_behind() && !is_late;
+        if !is_behind && !(sys::is_closing() && self.control.withholds_up_to(CLOSED)) {
             self.control.send_withheld(&self.epoll);
         }
     }

@@ -6,13 +6,15 @@ use crate::harness::reloading::{
 };
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{
-    Daemon, Start, World, client, descriptors, eventually, exists, free_port, kill, resident_kib,
-    servers, settled, settled_descriptors,
+    Daemon, Start, World, alone, client, descriptors, eventually, exists, free_port, kill,
+    resident_kib, servers, settled, settled_descriptors,
 };
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::json;
 use std::fs;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 
 #[test]
@@ -555,5 +557,46 @@ workers: {{ app: {{ command: {command}, '{port}'], listeners: [web], restart: ne
     let text = reply["parameters"]["rendered"].as_str().expect("a text");
     assert!(text.contains("address already in use"), "{text}");
     assert!(text.contains("did not return"), "{text}");
+    daemon.stop();
+}
+
+/// Sockets are closed by a process beside listend, which may be slow.
+#[test]
+fn a_reload_is_answered_when_what_it_gives_up_is_free() {
+    const MANY: u16 = 1000;
+    if !alone() {
+        return;
+    }
+    // All on one processor, so that whoever closes has not done so by chance.
+    let mut one = CpuSet::new();
+    one.set(0).expect("a processor");
+    sched_setaffinity(Pid::this(), &one).expect("sched_setaffinity");
+    let world = World::new();
+    let held = |address: &str| -> String {
+        let of = |index: u16| format!("  l{index}: '{address}:{}'\n", 20_000 + index);
+        (0..MANY).map(of).collect()
+    };
+    let yaml = |listeners: &str| format!("listeners:\n  own: 127.0.0.1:{{port}}\n{listeners}");
+    let port = free_port().to_string();
+    let [few, many] = ["", &held("127.31.7.1")].map(|more| yaml(more).replace("{port}", &port));
+    let daemon = run(&world, &few);
+    daemon.line(&["every eager worker is ready"]);
+    for _ in 0..5 {
+        reload(&world, &many);
+        // Another in between, of which nobody waits for the answer.
+        rewrite(&world, &few);
+        kill(daemon.pid(), Signal::SIGHUP);
+        reload(&world, &many);
+        reload(&world, &few);
+        for index in 0..MANY {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+            let address: SocketAddr = format!("127.31.7.1:{}", 20_000 + index)
+                .parse()
+                .expect("IP");
+            // Without SO_REUSEADDR.
+            let bound = socket.expect("a socket").bind(&address.into());
+            bound.unwrap_or_else(|error| panic!("{address}: {error}"));
+        }
+    }
     daemon.stop();
 }
