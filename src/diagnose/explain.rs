@@ -188,33 +188,34 @@ fn with_cause(problem: Problem, error: &BindError, plan: &Plan, machine: &Machin
         }
         Some(Obstacle::LiveServer { .. } | Obstacle::Unprobed) | None => {}
     }
-    match errno {
-        _ if error.step == BindStep::EnterNamespace => {
-            let path = error.path.clone().unwrap_or_default();
-            option_causes::namespace(problem, error.errno, &path, machine)
+    let path = error.path.as_deref();
+    match (error.step, endpoint, path.or(endpoint.path())) {
+        (BindStep::EnterNamespace, ..) => {
+            let path = path.unwrap_or(Path::new(""));
+            option_causes::namespace(problem, error.errno, path, machine)
         }
-        _ if let BindStep::SetOption(call) = error.step => {
+        (BindStep::SetOption(call), ..) => {
             option_causes::explain(problem, call, errno, listener, machine)
         }
         _ if is_lacking(errno, error.step, endpoint) => {
             kernel::missing(problem, errno, endpoint, machine.kernel())
         }
-        _ if let Endpoint::MessageQueue { name } = endpoint => {
+        (_, Endpoint::MessageQueue { name }, _) => {
             kind_causes::message_queue(problem, errno, name, listener, machine)
         }
-        _ if let Endpoint::Special { path, .. } = endpoint => {
+        (_, Endpoint::Special { path, .. }, _) => {
             let problem = kind_causes::special(problem, errno, path, machine);
             match problem.hint {
                 Some(_) => problem,
                 None => unix_causes::explain(problem, error, path, machine),
             }
         }
-        _ if let Some(path) = error.path.as_deref().or(endpoint.path()) => {
-            unix_causes::explain(problem, error, path, machine)
-        }
-        Errno::EADDRNOTAVAIL => not_here(problem, endpoint, machine),
-        Errno::EACCES | Errno::EPERM => forbidden(problem, endpoint, machine),
-        errno => other(problem, errno, endpoint, machine.planned_sockets(plan)),
+        (_, _, Some(path)) => unix_causes::explain(problem, error, path, machine),
+        _ => match errno {
+            Errno::EADDRNOTAVAIL => not_here(problem, endpoint, machine),
+            Errno::EACCES | Errno::EPERM => forbidden(problem, endpoint, machine),
+            errno => other(problem, errno, endpoint, machine.planned_sockets(plan)),
+        },
     }
 }
 

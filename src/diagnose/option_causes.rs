@@ -77,16 +77,16 @@ pub(super) fn explain(
         Errno::ENOENT if call == "TCP_CONGESTION" || name == "tcp_congestion" => {
             congestion(problem, &text)
         }
-        Errno::EINVAL if let Some(group) = netlink_group(call, listener) => {
-            problem.with_hint(format!(
+        Errno::EINVAL => problem.with_hint(match netlink_group(call, listener) {
+            Some(group) => format!(
                 "this family has no group of that number; a bit mask of groups, as systemd has it, \
                  is written in hexadecimal: {group:#x}"
-            ))
-        }
-        Errno::EINVAL => problem.with_hint(format!(
-            "the kernel does not accept this value of `{name}:`; it may depend on the machine's \
-             settings (ip(7), socket(7), tcp(7))"
-        )),
+            ),
+            None => format!(
+                "the kernel does not accept this value of `{name}:`; it may depend on the machine's \
+                 settings (ip(7), socket(7), tcp(7))"
+            ),
+        }),
         _ => problem,
     }
 }

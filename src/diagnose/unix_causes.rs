@@ -39,21 +39,22 @@ pub(super) fn explain(
                 path.display()
             ))
         }
-        (Errno::EACCES, _) if let Some(closed) = closed_to_us(path) => problem
-            .with_cause(format!(
-                "{}; listend runs as {us}",
-                folder_in_words(closed, machine)
-            ))
-            .with_hint(format!(
-                "let {us} search {}, or choose a directory such as /run/NAME created by \
+        (errno @ (Errno::EACCES | Errno::EPERM), _) => {
+            let closed = closed_to_us(path).filter(|_| errno == Errno::EACCES);
+            let (cause, verb, folder) = match closed {
+                Some(closed) => {
+                    let folder = folder_in_words(closed, machine);
+                    let cause = format!("{folder}; listend runs as {us}");
+                    (cause, "search", closed)
+                }
+                None => (about_folder, "write to", folder),
+            };
+            problem.with_cause(cause).with_hint(format!(
+                "let {us} {verb} {}, or choose a directory such as /run/NAME created by \
                  RuntimeDirectory=NAME in the systemd unit",
-                closed.display()
-            )),
-        (Errno::EACCES | Errno::EPERM, _) => problem.with_cause(about_folder).with_hint(format!(
-            "let {us} write to {}, or choose a directory such as /run/NAME created by \
-             RuntimeDirectory=NAME in the systemd unit",
-            folder.display()
-        )),
+                folder.display()
+            ))
+        }
         (Errno::EROFS, _) => problem
             .with_cause(format!(
                 "{} is on a read-only file system",
