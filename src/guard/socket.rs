@@ -4,17 +4,18 @@
 //! with SO_LINGER, of a file on FUSE). So nobody else is to reach this socket: it has no name in the
 //! file system, and the way to it leads through /proc/PID/fd, which other users cannot enter.
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, open};
 use nix::sys::prctl::get_dumpable;
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::stat::Mode;
 use nix::unistd::mkdtemp;
 use std::collections::hash_map::RandomState;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, Permissions};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct NotifySocket {
     socket: UnixDatagram,
     /// The handle (O_PATH) that the address leads through.
-    _handle: Option<File>,
+    _handle: Option<OwnedFd>,
     address: String,
 }
 
@@ -80,11 +81,9 @@ fn without_name(folder: &Path) -> Option<NotifySocket> {
 fn at_path(path: &Path) -> io::Result<NotifySocket> {
     let socket = UnixDatagram::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    let flags = (OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits();
-    let handle = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
+    // Not by OpenOptions, which leaves out what is in the C library's O_ACCMODE: with musl that is O_PATH.
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let handle = open(path, flags, Mode::empty())?;
     let address = format!("/proc/{}/fd/{}", std::process::id(), handle.as_raw_fd());
     // Not everywhere is /proc mounted, and does what Linux does.
     socket.set_nonblocking(true)?;
