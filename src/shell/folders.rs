@@ -11,7 +11,7 @@ use crate::report::describe;
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Wait};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat, openat2, renameat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::libc::{dev_t, ino_t};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat};
@@ -193,8 +193,7 @@ impl Made {
             Ok(_) | Err(Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR) => return Ok(None),
             Err(errno) => return Err(errno),
         }
-        let free = RenameFlags::RENAME_NOREPLACE;
-        renameat2(&parent, own, &parent, name, free)?;
+        sys::rename_if_free(&parent, own, name)?;
         Ok(Some(self.directory.path().with_file_name(name)))
     }
 }
@@ -298,7 +297,7 @@ fn make_new(
         fchmod(&folder, Mode::from_bits_truncate(directory.mode))?;
         fchown(&folder, uid, gid)?;
         let made = fstat(&folder)?;
-        renameat2(parent, draft, parent, name, RenameFlags::RENAME_NOREPLACE)?;
+        sys::rename_if_free(parent, draft, name)?;
         Ok((made.st_dev, made.st_ino))
     };
     finish().map_err(|errno| {

@@ -19,7 +19,7 @@ pub struct LocalTime {
 
 /// The local time of `seconds` since 1970. `None` for years that do not fit.
 pub fn local_time(seconds: u64) -> Option<LocalTime> {
-    let seconds = libc::time_t::try_from(seconds).ok()?;
+    let seconds = seconds.try_into().ok()?;
     // SAFETY: `tm` is a plain C struct of numbers and a pointer, for which all zeros is a value.
     let mut parts: libc::tm = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are valid for the call, and localtime_r(3) keeps neither. It reads TZ,

@@ -31,6 +31,7 @@ mod pidfd;
 mod prepared;
 mod proc_file;
 mod raw;
+mod rename;
 mod reuseport;
 mod signal;
 pub mod sockopt;
@@ -80,6 +81,7 @@ pub use prepared::{
     CStrings, Common, ContainsNul, EnvSlot, FdAction, FdSlot, Prepared, SecondStep, Stdio,
 };
 pub use proc_file::read_proc_file;
+pub use rename::rename_if_free;
 pub use reuseport::attach_to_group;
 pub use signal::{
     ChangedSignals, Origin, changed_signals, default_broken_pipe, ignore_file_size_signal,

@@ -122,7 +122,9 @@ pub fn switch_loopback_on() -> io::Result<()> {
             *to = *byte as c_char;
         }
         request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
+        // The type differs between C libraries.
+        let change = libc::SIOCSIFFLAGS as libc::Ioctl;
+        libc::ioctl(socket.as_raw_fd(), change, &raw const request)
     };
     match done {
         -1 => Err(io::Error::last_os_error()),

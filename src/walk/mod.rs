@@ -12,7 +12,7 @@
 
 use crate::sys;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, open, openat, readlinkat, renameat2};
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
@@ -306,23 +306,15 @@ impl Place {
 
     /// Gives it another name in its folder, whatever has that name before.
     pub fn replace(&self, name: &OsStr) -> nix::Result<()> {
-        renameat2(
-            &self.folder,
-            self.name(),
-            &self.folder,
-            name,
-            RenameFlags::empty(),
-        )
+        renameat(&self.folder, self.name(), &self.folder, name)
     }
 
     /// Renames the file at the place, unless the name is taken.
     pub fn rename(&self, name: &OsStr) -> nix::Result<()> {
-        let free = RenameFlags::RENAME_NOREPLACE;
-        let (from, to) = (&self.folder, &self.folder);
-        match renameat2(from, self.name(), to, name, free) {
+        match sys::rename_if_free(&self.folder, self.name(), name) {
             // A file system that cannot (rename(2)): looking first is what is left.
             Err(Errno::EINVAL | Errno::ENOSYS) => {
-                match fstatat(to, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                match fstatat(&self.folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
                     Err(Errno::ENOENT) => self.replace(name),
                     Err(errno) => Err(errno),
                     Ok(_) => Err(Errno::EEXIST),
