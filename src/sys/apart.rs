@@ -18,7 +18,7 @@
 use super::arrivals::forget_arrivals;
 use super::interrupt::interrupt_soon;
 use super::launch::STACK_SIZE;
-use super::raw::{BARE, call};
+use super::raw::{self, BARE, call};
 use super::sockopt;
 use nix::libc::{self, c_int, c_void};
 use socket2::SockRef;
@@ -477,21 +477,14 @@ fn start(batch: &Arc<Batch>, now: u64) -> io::Result<Closer> {
         let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let pid = libc::clone(
-            close_all,
-            top,
-            flags,
-            Arc::as_ptr(batch).cast_mut().cast::<c_void>(),
-            ptr::null_mut::<c_void>(),
-            ptr::null_mut::<c_void>(),
-            running.as_ptr(),
-        );
-        let error = io::Error::last_os_error();
+        let work = Arc::as_ptr(batch).cast_mut().cast();
+        let (word, no_pidfd) = (running.as_ptr(), ptr::null_mut());
+        let answer = raw::clone(flags, top, no_pidfd, word, close_all, work);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
-        if pid == -1 {
-            return Err(error);
+        match answer {
+            0.. => answer as c_int,
+            _ => return Err(io::Error::from_raw_os_error(-answer as i32)),
         }
-        pid
     };
     if !BARE {
         // It has a copy, and what it claims there is not seen here.

@@ -408,7 +408,6 @@ fn clone_without_handlers(
 /// handlers.
 fn clone_blocked(work: NonNull<Work>, flags: c_int, pidfd: &mut c_int) -> io::Result<c_int> {
     let flags = flags | libc::SIGCHLD;
-    let no_tls: *mut c_void = ptr::null_mut();
     // SAFETY: the sets are initialised by sigfillset/pthread_sigmask before use. For the rest see
     // `clone_without_handlers`.
     unsafe {
@@ -420,22 +419,12 @@ fn clone_blocked(work: NonNull<Work>, flags: c_int, pidfd: &mut c_int) -> io::Re
         let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let running = (&raw mut own.running).cast::<c_int>();
-        let argument = work.as_ptr().cast();
-        let pid = libc::clone(
-            enter,
-            top,
-            flags,
-            argument,
-            ptr::from_mut(pidfd),
-            no_tls,
-            running,
-        );
-        let error = io::Error::last_os_error();
+        let running = own.running.as_ptr();
+        let answer = raw::clone(flags, top, pidfd, running, enter, work.as_ptr().cast());
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
-        match pid {
-            -1 => Err(error),
-            pid => Ok(pid),
+        match answer {
+            0.. => Ok(answer as c_int),
+            _ => Err(io::Error::from_raw_os_error(-answer as i32)),
         }
     }
 }

@@ -4,6 +4,9 @@
 //! storage, and with it errno: a C library wrapper that failed in the child would overwrite the
 //! errno that the parent is about to read. These answer the kernel's own `-errno` and touch nothing.
 
+use nix::libc::{self, c_int, c_void};
+use std::ptr;
+
 /// Whether this architecture has [`call`] in terms of the bare instruction, so that a child may
 /// share its parent's memory.
 pub(super) const BARE: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
@@ -92,21 +95,89 @@ pub(super) struct CloneArguments {
     pub(super) tls: u64,
 }
 
+/// The first function of a child, which ends with what that returns.
+pub(super) type Enter = extern "C" fn(*mut c_void) -> c_int;
+
 /// clone3(2), for which the C library has no function. The child calls `enter` with `work`.
 ///
 /// # Safety
 ///
 /// As for clone(2): the stack, and where the kernel stores something, is memory that outlives the child's use
-/// of it. `enter` must not return.
+/// of it.
+pub(super) unsafe fn clone3(arguments: &CloneArguments, enter: Enter, work: *mut c_void) -> isize {
+    let size = size_of::<CloneArguments>();
+    let arguments = [ptr::from_ref(arguments) as usize, size, 0, 0, 0];
+    // SAFETY: the caller's contract.
+    unsafe { create(libc::SYS_clone3, arguments, enter, work) }
+}
+
+/// clone(2) with a stack that ends at `top`. With CLONE_PIDFD the kernel stores a descriptor at `pidfd`; with
+/// CLONE_CHILD_CLEARTID it clears `running` when the child leaves its memory.
+///
+/// # Safety
+///
+/// As for [`clone3`].
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) unsafe fn clone(
+    flags: c_int,
+    top: *mut c_void,
+    pidfd: *mut c_int,
+    running: *mut u32,
+    enter: Enter,
+    work: *mut c_void,
+) -> isize {
+    let no_tls = 0;
+    let (fourth, fifth) = match cfg!(target_arch = "x86_64") {
+        true => (running as usize, no_tls),
+        // CONFIG_CLONE_BACKWARDS.
+        false => (no_tls, running as usize),
+    };
+    let flags = flags.cast_unsigned() as usize;
+    let arguments = [flags, top as usize, pidfd as usize, fourth, fifth];
+    // SAFETY: the caller's contract.
+    unsafe { create(libc::SYS_clone, arguments, enter, work) }
+}
+
+/// The same through the C library, without CLONE_CHILD_CLEARTID: without [`BARE`] the child has a copy of the
+/// memory, and musl's clone() refuses it.
+///
+/// # Safety
+///
+/// As for [`clone3`].
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) unsafe fn clone(
+    flags: c_int,
+    top: *mut c_void,
+    pidfd: *mut c_int,
+    _running: *mut u32,
+    enter: Enter,
+    work: *mut c_void,
+) -> isize {
+    let flags = flags & !libc::CLONE_CHILD_CLEARTID;
+    // SAFETY: the caller's contract; errno is this thread's own.
+    unsafe {
+        match libc::clone(enter, top, flags, work, pidfd) {
+            -1 => -(*libc::__errno_location() as isize),
+            pid => pid as isize,
+        }
+    }
+}
+
+/// Makes a system call that makes a child on a stack of its own.
+///
+/// # Safety
+///
+/// As for [`clone3`].
 #[cfg(target_arch = "x86_64")]
-pub(super) unsafe fn clone3(
-    arguments: &CloneArguments,
-    enter: extern "C" fn(*mut libc::c_void) -> libc::c_int,
-    work: *mut libc::c_void,
+unsafe fn create(
+    number: libc::c_long,
+    arguments: [usize; 5],
+    enter: Enter,
+    work: *mut c_void,
 ) -> isize {
     let answer: isize;
     // SAFETY: as in `call`. The child, to which the kernel answers 0, has the registers of its parent but for
-    // the stack pointer: it never uses what is on the stack here, and never leaves `enter`. Its frame is the
+    // the stack pointer: it never uses what is on the stack here, and never leaves this. Its frame is the
     // outermost (rbp), and the end of its stack is aligned, as the ABI wants it before a call.
     unsafe {
         core::arch::asm!(
@@ -116,11 +187,18 @@ pub(super) unsafe fn clone3(
             "xor ebp, ebp",
             "mov rdi, r12",
             "call r13",
+            "mov edi, eax",
+            "mov eax, {exit}",
+            "syscall",
             "ud2",
             "2:",
-            inlateout("rax") libc::SYS_clone3 as isize => answer,
-            in("rdi") std::ptr::from_ref(arguments),
-            in("rsi") size_of::<CloneArguments>(),
+            exit = const libc::SYS_exit_group,
+            inlateout("rax") number as isize => answer,
+            in("rdi") arguments[0],
+            in("rsi") arguments[1],
+            in("rdx") arguments[2],
+            in("r10") arguments[3],
+            in("r8") arguments[4],
             in("r12") work,
             in("r13") enter,
             lateout("rcx") _,
@@ -130,18 +208,52 @@ pub(super) unsafe fn clone3(
     answer
 }
 
-/// Not written for this architecture: answers as a kernel that does not have it.
+/// Makes a system call that makes a child on a stack of its own.
+///
+/// # Safety
+///
+/// As for [`clone3`].
+#[cfg(target_arch = "aarch64")]
+unsafe fn create(
+    number: libc::c_long,
+    arguments: [usize; 5],
+    enter: Enter,
+    work: *mut c_void,
+) -> isize {
+    let answer: isize;
+    // SAFETY: as on x86-64. Its frame is the outermost (x29), from which nothing returns (x30).
+    unsafe {
+        core::arch::asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x30, xzr",
+            "mov x0, x20",
+            "blr x21",
+            "mov x8, {exit}",
+            "svc 0",
+            "brk 1",
+            "2:",
+            exit = const libc::SYS_exit_group,
+            in("x8") number,
+            inlateout("x0") arguments[0] => answer,
+            in("x1") arguments[1],
+            in("x2") arguments[2],
+            in("x3") arguments[3],
+            in("x4") arguments[4],
+            in("x20") work,
+            in("x21") enter,
+        );
+    }
+    answer
+}
+
+/// Not written for this architecture: answers as a kernel that does not have the call.
 ///
 /// # Safety
 ///
 /// None is needed.
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) unsafe fn clone3(
-    _arguments: &CloneArguments,
-    _enter: extern "C" fn(*mut libc::c_void) -> libc::c_int,
-    _work: *mut libc::c_void,
-) -> isize {
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+unsafe fn create(_: libc::c_long, _: [usize; 5], _: Enter, _: *mut c_void) -> isize {
     -(libc::ENOSYS as isize)
 }
-
-use nix::libc;
