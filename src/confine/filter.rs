@@ -15,6 +15,9 @@ const EPERM: u16 = libc::EPERM.unsigned_abs() as u16;
 const EAFNOSUPPORT: u16 = libc::EAFNOSUPPORT.unsigned_abs() as u16;
 const ENOSYS: u16 = libc::ENOSYS.unsigned_abs() as u16;
 
+/// fchmodat2(2), Linux 6.6; the crate libc does not have it for aarch64. It is the same for all that have filters.
+const FCHMODAT2: c_long = 452;
+
 type Refusals = BTreeMap<i64, Vec<Refusal>>;
 
 /// Installs the filter. What comes after it is execve(2).
@@ -230,7 +233,7 @@ fn modes() -> &'static [(c_long, u8)] {
         (libc::SYS_mknod, 1),
         (libc::SYS_fchmod, 1),
         (libc::SYS_fchmodat, 2),
-        (libc::SYS_fchmodat2, 2),
+        (FCHMODAT2, 2),
         (libc::SYS_mkdirat, 2),
         (libc::SYS_mknodat, 2),
     ]
@@ -242,7 +245,7 @@ fn modes() -> &'static [(c_long, u8)] {
     &[
         (libc::SYS_fchmod, 1),
         (libc::SYS_fchmodat, 2),
-        (libc::SYS_fchmodat2, 2),
+        (FCHMODAT2, 2),
         (libc::SYS_mkdirat, 2),
         (libc::SYS_mknodat, 2),
     ]
