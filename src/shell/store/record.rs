@@ -210,7 +210,8 @@ impl Shell {
         let is_over = |at| clock::now() >= at + FIRST;
         let is_late = self.store.behind_since.is_some_and(is_over);
         let is_behind = self.store.is_behind() && !is_late;
-        if !is_behind && !(sys::is_closing() && self.control.withholds_up_to(CLOSED)) {
+        let is_closing = sys::is_closing() && self.control.withholds_up_to(CLOSED);
+        if !is_behind && !is_closing {
             self.control.send_withheld(&self.epoll);
         }
     }
