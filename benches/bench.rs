@@ -20,9 +20,11 @@ mod forward;
 mod harness;
 mod idle;
 mod kill;
+mod large;
 mod load;
 mod machine;
 mod many_listeners;
+mod notify;
 mod on_demand;
 mod options;
 mod peers;
@@ -50,7 +52,7 @@ use table::Row;
 type Benchmark = (&'static str, fn(&mut Vec<Row>) -> Result<()>);
 
 /// In the order in which they run.
-const BENCHMARKS: [Benchmark; 18] = [
+const BENCHMARKS: [Benchmark; 20] = [
     ("startup", startup::run),
     ("options", options::run),
     ("idle", idle::run),
@@ -62,6 +64,8 @@ const BENCHMARKS: [Benchmark; 18] = [
     ("forward", forward::run),
     ("flows", flows::run),
     ("many-listeners", many_listeners::run),
+    ("large", large::run),
+    ("notify", notify::run),
     ("status", status::run),
     ("restart", restart::run),
     ("reload", reload::run),

@@ -141,7 +141,7 @@ impl Process {
         &mut self,
         count: usize,
         what: &str,
-        matches: impl Fn(&str) -> bool,
+        mut matches: impl FnMut(&str) -> bool,
     ) -> Result<Duration> {
         let deadline = Instant::now() + PATIENCE;
         let mut found = 0;

@@ -143,7 +143,7 @@ fn ask(control: &Path) -> Result<Duration> {
 }
 
 /// How long a cheap call of somebody else takes while this is done.
-fn beside(control: &Path, mut work: impl FnMut() -> Result<()>) -> Result<Samples> {
+pub fn beside(control: &Path, mut work: impl FnMut() -> Result<()>) -> Result<Samples> {
     let done = AtomicBool::new(false);
     let mut stream = UnixStream::connect(control)?;
     thread::scope(|scope| {
@@ -177,12 +177,14 @@ pub fn call(stream: &mut UnixStream) -> std::io::Result<Duration> {
     }
 }
 
-fn at_most(name: &str, samples: &Samples, share: f64, limit: f64) -> Row {
+/// The quantile of these samples, which may be so many milliseconds.
+pub fn at_most(name: &str, samples: &Samples, share: f64, limit: f64) -> Row {
     let value = millis(samples.quantile(share));
     Row::at_most(name, (value * 100.0).round() / 100.0, limit, "ms")
 }
 
-fn spread(samples: &Samples) -> String {
+/// Median, 95 % and longest.
+pub fn spread(samples: &Samples) -> String {
     let of = |share| millis(samples.quantile(share));
     let (median, most, longest) = (of(0.5), of(0.95), of(1.0));
     format!("{median:.2} ms, 95 % {most:.2}, longest {longest:.2}")

@@ -1,0 +1,128 @@
+//! `large`: where it bends, on paper with 100,000 listeners and with up to 10,000 instances.
+
+use crate::machine::{self, Addresses, Result};
+use crate::process::{Process, started_pid};
+use crate::statistics::Samples;
+use crate::table::{Row, Target};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Listeners of a file that is only checked.
+const LISTENERS: [u32; 3] = [1_000, 10_000, 100_000];
+const INSTANCES: [u32; 4] = [100, 1_000, 5_000, 10_000];
+const ROUNDS: usize = 5;
+/// What one of many may cost, compared with one of few.
+const MAX_GROWTH: f64 = 1.5;
+
+/// Adds the rows of this benchmark.
+pub fn run(rows: &mut Vec<Row>) -> Result<()> {
+    let pause = machine::compile("pause")?;
+    on_paper(rows, &pause)?;
+    instances(rows, &pause)
+}
+
+/// Reads and checks, and binds nothing, so that no limit of descriptors counts.
+fn on_paper(rows: &mut Vec<Row>, pause: &Path) -> Result<()> {
+    let mut each = Vec::new();
+    for count in LISTENERS {
+        let config = machine::write_config("large", &listeners(count, pause)?)?;
+        let check = || -> Result<Duration> {
+            let start = Instant::now();
+            let status = Command::new(machine::listend())
+                .args(["check", "--no-bind", "-c"])
+                .arg(&config)
+                .env_clear()
+                .stdin(Stdio::null())
+                .stderr(Stdio::null())
+                .stdout(Stdio::null())
+                .status()?;
+            let time = start.elapsed();
+            status
+                .success()
+                .then_some(time)
+                .ok_or_else(|| format!("listend check: {status}").into())
+        };
+        check()?;
+        let times: Result<Vec<Duration>> = (0..ROUNDS).map(|_| check()).collect();
+        let times = Samples::new(times?);
+        each.push(times.median().as_secs_f64() * 1e6 / f64::from(count));
+        rows.push(Row::information(
+            &format!("large: {count} listeners on paper"),
+            times.show(),
+        ));
+    }
+    // The first is mostly the start of a process.
+    rows.push(growth(
+        "large: one of 100,000 listeners against one of 10,000",
+        each[2],
+        each[1],
+    ));
+    Ok(())
+}
+
+fn listeners(count: u32, pause: &Path) -> Result<String> {
+    let mut yaml = String::from("listeners:\n");
+    for index in 0..count {
+        let (host, port) = (index % 10_000, 20_000 + index / 10_000);
+        writeln!(
+            yaml,
+            "  l{index}: 127.1.{}.{}:{port}",
+            host / 100,
+            1 + host % 100
+        )?;
+    }
+    write!(
+        yaml,
+        "workers:\n  pause:\n    command: [{}]\n    listeners: [l0]\n",
+        machine::quoted(pause)?
+    )?;
+    Ok(yaml)
+}
+
+/// One worker with ever more instances.
+fn instances(rows: &mut Vec<Row>, pause: &Path) -> Result<()> {
+    let mut all: Vec<(u32, f64, u64)> = Vec::new();
+    for count in INSTANCES {
+        let name = format!("large: {count} instances");
+        if !machine::allows_sockets(count) {
+            rows.push(Row::skipped(&name, "the limit of open files is too low"));
+            continue;
+        }
+        let yaml = format!(
+            "{}workers:\n  pause:\n    command: [{}]\n    listeners: [l0]\n    instances: {count}\n",
+            Addresses::for_sockets(1)?.yaml(1),
+            machine::quoted(pause)?
+        );
+        let config = machine::write_config("large", &yaml)?;
+        let mut listend = Process::listend(&config)?;
+        let is_started = |line: &str| started_pid(line).is_some();
+        let time = listend.time_until(count as usize, "started", is_started)?;
+        let memory = machine::private_memory(listend.pid())?;
+        let stop = listend.stop()?;
+        let micros = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(count);
+        rows.push(Row::information(
+            &format!("{name}: start of each, stop of each"),
+            format!("{:.0} µs, {:.0} µs", micros(time), micros(stop)),
+        ));
+        all.push((count, micros(time), memory));
+    }
+    if let ([(few, _, before), rest @ ..], Some((most, slow, memory))) = (&all[..], all.last()) {
+        let kibibytes = memory.saturating_sub(*before) as f64 / f64::from(most - few);
+        let name = "large: memory for a further instance";
+        rows.push(Row::information(name, format!("{kibibytes:.1} KiB")));
+        // The first is mostly the start of listend.
+        if let Some((few, quick, _)) = rest.first() {
+            let name = format!("large: one of {most} instances against one of {few}");
+            rows.push(growth(&name, *slow, *quick));
+        }
+    }
+    Ok(())
+}
+
+fn growth(name: &str, many: f64, few: f64) -> Row {
+    let show = |micros: f64| format!("{micros:.1} µs");
+    let target = Some(Target::AtMost(MAX_GROWTH));
+    Row::compared(name, show(many), show(few), many / few, target)
+}
