@@ -733,7 +733,10 @@ impl Shell {
                 }
             }
             Scope::Process => {
-                if let Err(error) = process.signal(signal) {
+                // One that is not listend's child may have been reaped meanwhile; its pidfd tells that it has ended.
+                if let Err(error) = process.signal(signal)
+                    && error.raw_os_error() != Some(Errno::ESRCH as i32)
+                {
                     log::warn!(
                         "cannot send {} to pid {}: {error}",
                         signal_name(signal),

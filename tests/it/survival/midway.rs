@@ -179,6 +179,19 @@ fn the_stop_of_the_guard_ends_what_a_killed_daemon_has_left() {
     assert!(!exists(puppet.pid()));
 }
 
+// SIGCONT follows SIGTERM, and the guard may have reaped the process in between.
+#[test]
+fn it_is_no_failure_that_the_guard_reaps_what_it_has_left() {
+    let world = World::new();
+    let yaml = "workers: { app: { command: [/bin/sleep, '1000'], instances: 60 } }";
+    let mut guarded = guarded(&world, yaml);
+    wait_for(&world, "running");
+    settled(guarded.daemon);
+    guarded.kill();
+    guarded.stop();
+    assert_eq!(guarded.guard.lines_so_far(&["cannot send"]), [""; 0]);
+}
+
 // Rule: commands beside an instance go on, and count.
 #[test]
 fn commands_beside_an_instance_go_on() {
