@@ -6,6 +6,7 @@
 # make deb, rpm   build packages in target/packages
 # make dist       everything of a release, in target/packages: `source`, `vendor`, `tarball`, deb, rpm, `sbom`, checksums
 # make deny       check the dependencies with cargo-deny (part of make test)
+# make elsewhere  compile with the oldest Rust and dependencies, with musl and for aarch64, as far as installed
 # make soak       one daemon under load against an adversary: MINUTES=60 SEED=…
 # make bench      measure the numbers of docs/performance.md
 # make setup      install what the tests need: Debian packages as root, Python packages in a cache
@@ -22,7 +23,7 @@ NEXTEST_FLAGS = --profile $(if $(CI),ci,full)
 
 MAN_PAGES = $(wildcard man/*.[1-8])
 
-.PHONY: all setup test test-all check fmt clippy deny doc man unit soak bench clean
+.PHONY: all setup test test-all check fmt clippy deny doc man unit elsewhere soak bench clean
 .PHONY: install install-openrc install-runit install-s6 uninstall stage deb rpm rpm-tool
 .PHONY: dist portable source vendor tarball sbom
 
@@ -108,7 +109,7 @@ man:
 rpm-tool:
 	-sh scripts/package-tools cargo-generate-rpm
 
-test-all: rpm-tool test
+test-all: rpm-tool test elsewhere
 	sh scripts/server-setup
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it servers::servers_take -- --nocapture
 	LISTEND_TEST_LONG=1 $(CARGO) test --release --test it flows::quic:: -- --nocapture
@@ -121,6 +122,9 @@ test-all: rpm-tool test
 	PROPTEST_CASES=20000 $(CARGO) test --release --test it config::reading::
 	@if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then fuzz/run 300; \
 	else echo "skipped: nothing was fuzzed, without cargo-fuzz and a nightly compiler"; fi
+
+elsewhere:
+	sh scripts/check-elsewhere
 
 # One daemon with every feature under load, and an adversary; the seed gives the order of its acts.
 MINUTES ?= 60
