@@ -54,11 +54,8 @@ fn on_paper(rows: &mut Vec<Row>, pause: &Path) -> Result<()> {
         ));
     }
     // The first is mostly the start of a process.
-    rows.push(growth(
-        "large: one of 100,000 listeners against one of 10,000",
-        each[2],
-        each[1],
-    ));
+    let name = "large: one of 100,000 listeners against one of 10,000";
+    rows.push(growth(name, (each[2], each[1]), Some(MAX_GROWTH)));
     Ok(())
 }
 
@@ -115,14 +112,14 @@ fn instances(rows: &mut Vec<Row>, pause: &Path) -> Result<()> {
         // The first is mostly the start of listend.
         if let Some((few, quick, _)) = rest.first() {
             let name = format!("large: one of {most} instances against one of {few}");
-            rows.push(growth(&name, *slow, *quick));
+            rows.push(growth(&name, (*slow, *quick), None));
         }
     }
     Ok(())
 }
 
-fn growth(name: &str, many: f64, few: f64) -> Row {
+fn growth(name: &str, (many, few): (f64, f64), target: Option<f64>) -> Row {
     let show = |micros: f64| format!("{micros:.1} µs");
-    let target = Some(Target::AtMost(MAX_GROWTH));
+    let target = target.map(Target::AtMost);
     Row::compared(name, show(many), show(few), many / few, target)
 }

@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use listend::config::{SourceFile, read};
 use listend::host::Facts;
-use listend::listener::{match_up, take_inherited};
+use listend::listener::{UnknownPorts, match_up, take_inherited};
 use listend::plan::{Plan, resolve};
 use std::cell::LazyCell;
 use std::env;
@@ -90,7 +90,11 @@ fuzz_target!(|values: [Option<&str>; 5]| {
     match take_inherited() {
         Ok(inherited) => {
             let count = inherited.len();
-            let (adopted, problems) = PLAN.with(|plan| match_up(plan, inherited));
+            let unknown_ports = match count % 2 {
+                0 => UnknownPorts::NeedAName,
+                _ => UnknownPorts::ByElimination,
+            };
+            let (adopted, problems) = PLAN.with(|plan| match_up(plan, inherited, unknown_ports));
             assert_eq!(adopted.len() + problems.len(), count);
         }
         Err(error) => assert!(!error.to_string().is_empty()),
