@@ -390,15 +390,29 @@ impl<'b, 'p> Work<'b, 'p> {
             if !leaving.is(&place, &found) {
                 continue;
             }
-            let mut aside = place.name().to_owned();
-            aside.push(format!(".listend-{}", std::process::id()));
-            place.rename(&aside).map_err(failed)?;
-            self.prepared.moved_paths.push(MovedPath {
-                name: place.name().to_owned(),
-                place: place.beside(aside).map_err(failed)?,
-                identity: PathIdentity::of(&found),
-            });
+            self.move_aside(&place, &found).map_err(failed)?;
+            // Its second name as well: that of the new file is the same.
+            let spare = leaving.socket.artifacts.spare.as_deref();
+            if let Some(spare) = spare.filter(|_| !leaving.is_link)
+                && let Ok(place) = Place::of(spare)
+                && let Ok(found) = place.look()
+                && leaving.is(&place, &found)
+            {
+                let _new_one_does_without = self.move_aside(&place, &found);
+            }
         }
+        Ok(())
+    }
+
+    fn move_aside(&mut self, place: &Place, found: &FileStat) -> nix::Result<()> {
+        let mut aside = place.name().to_owned();
+        aside.push(format!(".listend-{}", std::process::id()));
+        place.rename(&aside)?;
+        self.prepared.moved_paths.push(MovedPath {
+            name: place.name().to_owned(),
+            place: place.beside(aside)?,
+            identity: PathIdentity::of(found),
+        });
         Ok(())
     }
 

@@ -498,7 +498,8 @@ fn a_path_that_gets_another_kind_of_socket_can_be_put_back() {
     assert_ne!(file(&path), before);
     assert!(retired.into_iter().all(|one| one.remove_files().is_empty()));
     UnixDatagram::unbound().unwrap().connect(&path).unwrap();
-    assert_eq!(folder.names(), ["s"]);
+    assert_eq!(folder.names(), [".s.listend", "s"]);
+    assert_eq!(file(&folder.join(".s.listend")), file(&path));
     running.bound.remove_paths();
     assert!(folder.names().is_empty());
 }
