@@ -8,6 +8,7 @@
 use super::bind::bind_again;
 use super::bind_error::BindError;
 use super::bound::{BoundSocket, FsArtifacts, KnownFlag, Slot};
+use super::overlap::{self, REUSE_PORT};
 use crate::bpf::flows::{self, Flow, FlowMaps};
 use crate::config::options::{OptionSetting, OptionValue, by_key};
 use crate::config::{FlowKey, Flows};
@@ -23,7 +24,6 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-const REUSE_PORT: &str = "reuse_port";
 /// The only key of the array `present`.
 const PRESENT: [u8; 4] = [0; 4];
 
@@ -485,12 +485,13 @@ impl FlowGroup {
         Ok(counts)
     }
 
-    /// Leaves the socket of the table to itself again.
-    pub fn dissolve(self, of_table: Option<&BoundSocket>) {
-        if let Some(socket) = of_table {
+    /// Leaves the socket of the table to itself again, as its listener has it.
+    pub fn dissolve(self, of_table: Option<(&BoundSocket, Option<&ListenerPlan>)>) {
+        if let Some((socket, listener)) = of_table {
             // Without it, nothing steers.
             let _is_none = detach_reuseport_program(&socket.fd);
-            let _others_may_come = share_port(&socket.fd, false);
+            let asks = listener.is_some_and(overlap::asks_for_it);
+            let _others_may_come = share_port(&socket.fd, asks);
         }
     }
 

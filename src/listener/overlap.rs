@@ -23,7 +23,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-const REUSE_PORT: &str = "reuse_port";
+pub(super) const REUSE_PORT: &str = "reuse_port";
 
 /// An address that belongs to the loopback and that hardly anybody listens on.
 const OTHER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 255, 255, 254));

@@ -9,6 +9,7 @@ use super::bind_socket::links_of;
 use super::bound::BoundSocket;
 use super::identity::PathIdentity;
 use super::option::{Act, Options, PRIORITY};
+use super::overlap::REUSE_PORT;
 use super::read_back::Effective;
 use super::reset_option::take_back;
 use super::special::marked;
@@ -134,7 +135,12 @@ impl<'a> Live<'a> {
 
     fn options(&self, before: &ListenerPlan, after: &ListenerPlan) -> Result<(), Failure> {
         let (fd, endpoint) = (self.socket.fd.as_fd(), &self.socket.address);
-        let changes = option_changes(before, after);
+        let mut changes = option_changes(before, after);
+        // Where sockets of one listener share an address, they need it, whatever was asked.
+        let has_shards = before.shards().max(after.shards()) > 1;
+        if has_shards || before.flows.is_some() && after.flows.is_some() {
+            changes.retain(|one| one.spec().is_none_or(|spec| spec.key != REUSE_PORT));
+        }
         for gone in changes.iter().filter(|one| one.after.is_none()) {
             if let Some(spec) = gone.spec()
                 && spec.kinds.contains(&endpoint.kind())

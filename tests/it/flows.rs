@@ -278,6 +278,90 @@ while True:
     it.sendto(b'%d' % os.getpid(), client)
 ";
 
+/// The generations share the address, and others only if that is asked for.
+#[test]
+fn a_reload_that_changes_reuse_port_leaves_each_generation_its_socket() {
+    let world = World::new();
+    if !may_steer(&world) {
+        return;
+    }
+    let with = |listener: &str| yaml(listener, "stop_timeout: 300s");
+    const STICKY: &str = "flows: sticky, flow_timeout: 60s";
+    let daemon = run(&world, &with(&format!("{STICKY}, reuse_port: true")));
+    let old = clients(&daemon, 5);
+    reload(&world, &with(STICKY));
+    restart(&world);
+    all_stay(&old);
+    assert_ne!(Client::new(daemon.address("it")).pid, old[0].pid);
+    reload(&world, &with("reuse_port: true"));
+    eventually("it is shared again", || flows(&world).is_empty());
+    let second = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None);
+    let second = second.expect("a socket");
+    second.set_reuse_port(true).expect("SO_REUSEPORT");
+    second.bind(&daemon.address("it").into()).expect("as asked");
+    daemon.stop();
+}
+
+/// Whoever takes it first after a reload has no place of an old instance to take in a rollout.
+#[test]
+fn a_reload_gives_the_listener_to_another_worker() {
+    let world = World::new();
+    if !may_steer(&world) {
+        return;
+    }
+    let app = yaml("flows: sticky, flow_timeout: 60s", "stop_timeout: 300s");
+    let other = app.replace("  app:", "  other:");
+    let daemon = run(&world, &app);
+    let old = clients(&daemon, 5);
+    reload(&world, &other);
+    let address = daemon.address("it");
+    let new = Client::new(address);
+    assert_ne!(new.pid, old[0].pid);
+    eventually("the old one has ended", || !exists(old[0].pid));
+    assert!(old.iter().all(|client| client.ask() == new.pid));
+    assert_eq!(flows(&world).len(), 1);
+    // Of several that are there for a moment one is left.
+    let several = yaml("", "instances: 3").replace("  app:", "  other:");
+    let several = several.replace("listeners: [it]", "listeners: []");
+    for parallel in [1, 3] {
+        reload(&world, &several);
+        let rollout = format!("min_ready: 0s, parallel: {parallel}");
+        reload(&world, &other.replace("min_ready: 0s", &rollout));
+        let now = Client::new(address);
+        eventually("one has it", || flows(&world).len() == 1);
+        assert_eq!(now.ask(), now.pid);
+    }
+    // One that runs on gives it away, and one that runs already gets it.
+    let both = |of_app: &str, of_other: &str| {
+        let app = app.replace("listeners: [it]", of_app);
+        let other = other.split("workers:\n").nth(1).unwrap_or_default();
+        app + &other.replace("listeners: [it]", of_other)
+    };
+    let it = "listeners: [it]";
+    for (of_app, of_other) in [("", it), (it, ""), ("", it)] {
+        reload(&world, &both(of_app, of_other));
+        let now = Client::new(address);
+        eventually("one has it", || flows(&world).len() == 1);
+        assert_eq!(now.ask(), now.pid);
+        assert_eq!(Client::new(address).pid, now.pid);
+    }
+    // Nothing of it is left where nobody takes it.
+    let none = both("", "").replace("listeners:\n  it: {", "listeners:\n  b: {");
+    reload(
+        &world,
+        &none.replace(", flows: sticky, flow_timeout: 60s", ""),
+    );
+    let maps = || {
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("fds");
+        let targets = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        targets
+            .filter(|one| one.to_string_lossy().contains("bpf"))
+            .count()
+    };
+    eventually("no map is left", || maps() == 0);
+    daemon.stop();
+}
+
 #[test]
 fn what_a_worker_has_detached_is_attached_again_for_the_next_generation() {
     let world = World::new();

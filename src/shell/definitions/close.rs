@@ -44,6 +44,7 @@ impl Shell {
             let address = &socket.address;
             log::info!("closed {address}{shard}: no process serves it any more");
             self.close_socket(socket);
+            self.forget_flows(key);
         }
     }
 

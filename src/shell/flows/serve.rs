@@ -40,7 +40,7 @@ impl Shell {
                 flows.groups.insert(key, group);
                 continue;
             }
-            group.dissolve(held);
+            group.dissolve(held.map(|held| (held, listener)));
             flows.refused.remove(&key);
             flows.is_changed = true;
         }
@@ -98,7 +98,7 @@ impl Shell {
         {
             log::warn!("{}: its flows are not kept any more: {error}", held.address);
             if let Some(group) = self.flows.groups.remove(&key) {
-                group.dissolve(Some(held));
+                group.dissolve(Some((held, self.plan.listeners.get(&held.listener))));
             }
         }
         self.follow_flows();
@@ -126,7 +126,7 @@ impl Shell {
         let definition = self.definitions.get(instance.worker, revision);
         let sockets = definition.sockets(&self.plan, &self.sockets);
         let nonblocking = definition.plan.lifecycle.nonblocking;
-        let mut dropped = Vec::new();
+        let (mut dropped, mut given) = (Vec::new(), Vec::new());
         for HeldSocket { plan, held, .. } in sockets {
             let group = self.flows.groups.get_mut(&held.key);
             let (Some(group), Some(plan)) = (group, plan) else {
@@ -142,6 +142,7 @@ impl Shell {
                 ),
             }
             if !had {
+                given.push(held.key);
                 self.flows.is_changed = true;
                 self.store.touch();
             }
@@ -152,6 +153,11 @@ impl Shell {
             let own = group.own_socket(lane.0);
             if let Some(Err(error)) = own.map(|own| listener::set_mode(own, mode)) {
                 log::warn!("cannot set O_NONBLOCK on {}: {error}", held.address);
+            }
+        }
+        for key in given {
+            if self.has_come_from_another(key, instance) {
+                self.take_flows_at(key, lane);
             }
         }
         for lane in dropped {
@@ -181,37 +187,60 @@ impl Shell {
             let held = self.sockets.get(key);
             let takers = held.map(|held| self.core.takers(held.listener));
             let is_taken = takers.is_some_and(|takers| takers.contains(&worker));
-            let group = self.flows.groups.get_mut(&key);
-            let Some(group) = group.filter(|group| is_taken || group.has(lane.0)) else {
-                continue;
-            };
-            match group.promote(lane.0, clock::now().0) {
-                Ok(None) => {
-                    self.flows.is_changed = true;
-                    self.store.touch();
+            let has = |group: &FlowGroup| group.has(lane.0);
+            if is_taken || self.flows.groups.get(&key).is_some_and(has) {
+                self.take_flows_at(key, lane);
+            }
+        }
+    }
+
+    fn take_flows_at(&mut self, key: SocketKey, lane: Lane) {
+        let Some(group) = self.flows.groups.get_mut(&key) else {
+            return;
+        };
+        match group.promote(lane.0, clock::now().0) {
+            Ok(None) => {}
+            Ok(Some((socket, before))) => {
+                let is_parked = self.watch.is_parked(key);
+                if let Some(held) = self.sockets.get(key) {
+                    self.watch.unwatch(&self.epoll, held);
                 }
-                Ok(Some((socket, before))) => {
-                    let is_parked = self.watch.is_parked(key);
-                    if let Some(held) = self.sockets.get(key) {
-                        self.watch.unwatch(&self.epoll, held);
+                let Some(old) = self.sockets.exchange(socket) else {
+                    return;
+                };
+                group.demoted(lane.0, (old, before));
+                if let Some(held) = self.sockets.get(key) {
+                    self.watch.socket(&self.epoll, held);
+                    if is_parked {
+                        self.watch.clients(&self.epoll, held, false);
                     }
-                    let Some(old) = self.sockets.exchange(socket) else {
-                        continue;
-                    };
-                    group.demoted(lane.0, (old, before));
-                    if let Some(held) = self.sockets.get(key) {
-                        self.watch.socket(&self.epoll, held);
-                        if is_parked {
-                            self.watch.clients(&self.epoll, held, false);
-                        }
-                    }
-                    self.flows.is_changed = true;
-                    self.store.touch();
-                }
-                Err(error) => {
-                    log::warn!("new flows still go to the instance before: {error}");
                 }
             }
+            Err(error) => {
+                log::warn!("new flows still go to the instance before: {error}");
+                return;
+            }
+        }
+        self.flows.is_changed = true;
+        self.store.touch();
+    }
+
+    /// Whether the present flows of a socket are those of another worker, which had the listener before a reload:
+    /// this instance has its place, so that no rollout tells when it takes over.
+    fn has_come_from_another(&self, key: SocketKey, instance: InstanceId) -> bool {
+        let group = self.flows.groups.get(&key);
+        let present = group.and_then(|group| group.present().0).map(Lane);
+        let worker = instance.worker;
+        let is_others = present.is_some_and(|lane| !self.core.is_lane_of(worker, lane));
+        is_others && self.core.instances_of(worker).next() == Some(instance)
+    }
+
+    /// A socket was closed: so are those that its flows had.
+    pub(in crate::shell) fn forget_flows(&mut self, key: SocketKey) {
+        self.flows.refused.remove(&key);
+        if let Some(group) = self.flows.groups.remove(&key) {
+            group.dissolve(None);
+            self.flows.is_changed = true;
         }
     }
 
@@ -287,15 +316,32 @@ impl Shell {
             ..
         } = &mut self.flows;
         watched.remove(&(worker, lane));
-        let mut is_over = false;
-        for group in groups.values_mut().filter(|group| group.has(lane.0)) {
+        let (mut is_over, mut left) = (false, Vec::new());
+        for (key, group) in groups.iter_mut().filter(|(_, group)| group.has(lane.0)) {
             group.end(lane.0);
+            left.extend(group.present().0.is_none().then_some(*key));
             is_over |= group.is_ending() && group.begin_to_end();
             *is_changed = true;
             self.store.touch();
         }
+        for key in left {
+            self.give_flows_to_who_is_left(key);
+        }
         if is_over {
             self.follow_flows();
+        }
+    }
+
+    /// Whoever had the present flows has ended, and no rollout tells who has them now.
+    fn give_flows_to_who_is_left(&mut self, key: SocketKey) {
+        let held = self.sockets.get(key);
+        let takers = held.map_or(&[][..], |held| self.core.takers(held.listener));
+        let lane = takers.iter().find_map(|taker| self.serving(*taker));
+        let group = self.flows.groups.get(&key);
+        if let (Some(lane), Some(group)) = (lane, group)
+            && group.has(lane.0)
+        {
+            self.take_flows_at(key, lane);
         }
     }
 }
