@@ -22,9 +22,11 @@ mod upgrade;
 pub use socket::{ControlSocket, NoControl};
 
 use super::metrics::Job;
+use crate::config::Endpoint;
 use crate::control::{Access, Binary, Event, Owner, Reply};
 use crate::core::{Mono, Ticket};
-use crate::listener::{BoundSocket, SocketRecord};
+use crate::listener::{BindError, BoundSocket, SocketRecord};
+use crate::plan::Plan;
 use crate::shell::queues::QueueLog;
 use crate::shell::reserve::Reserve;
 use crate::shell::token::{ClientId, ControlPart, QueryId, Token};
@@ -46,6 +48,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// How long an address that was given up may be taken by whoever had a copy of its socket.
+const GIVEN_UP: Duration = Duration::from_secs(2);
 /// So many clients are served at once, if descriptors allow it.
 const MAX_CLIENTS: usize = 2048;
 /// So many of those that may do nothing: they get as far as being told so.
@@ -134,9 +138,34 @@ pub(super) struct Reloads {
     under_way: bool,
     /// `None` is a signal.
     waiting: VecDeque<Option<ClientId>>,
+    /// The addresses of the sockets that were closed, and when. Whoever has a copy of one, such as the keeper or
+    /// a child before its exec, closes that a moment later.
+    given_up: Vec<(Endpoint, Mono)>,
 }
 
 impl Reloads {
+    /// A socket was closed.
+    pub(in crate::shell) fn gave_up(&mut self, address: Endpoint) {
+        let now = clock::now();
+        self.given_up.retain(|(_, at)| now < *at + GIVEN_UP);
+        self.given_up.push((address, now));
+    }
+
+    /// Whether an address is taken only for a moment, as far as is known.
+    fn is_free_soon(&self, plan: &Plan, errors: &[BindError]) -> bool {
+        let now = clock::now();
+        let mut all = errors.iter();
+        !errors.is_empty()
+            && all.all(|error| {
+                let wanted = &plan.listener(error.listener).sockets[error.socket].endpoint;
+                let mut lately = self.given_up.iter();
+                error.errno == libc::EADDRINUSE
+                    && lately.any(|(one, at)| {
+                        now < *at + GIVEN_UP && (one == wanted || one.overlaps(wanted))
+                    })
+            })
+    }
+
     /// Whether a configuration is being read, or its listeners bound.
     pub(super) fn is_under_way(&self) -> bool {
         self.under_way

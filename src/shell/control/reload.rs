@@ -72,6 +72,16 @@ impl Shell {
                 let ticket = client.map(|client| self.ticket_for(client));
                 match self.apply_plan(*wanted, &sources, ticket) {
                     Reloaded::InForce => self.accept_reload(client, ticket),
+                    // What the file says when the address is free: reading it takes that moment.
+                    Reloaded::NotBound(plan, errors)
+                        if self.reloads.is_free_soon(&plan, &errors) =>
+                    {
+                        ticket.map(|ticket| self.control.tickets.remove(&ticket));
+                        self.reloads.under_way = self.send_out(client, Question::Reload, "");
+                        if self.reloads.under_way {
+                            return;
+                        }
+                    }
                     // It is over when it is known why.
                     Reloaded::NotBound(plan, errors) => {
                         self.reloads.under_way = true;

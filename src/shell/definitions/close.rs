@@ -51,6 +51,7 @@ impl Shell {
     /// Closes a socket, and removes what was made for it.
     pub(in crate::shell) fn close_socket(&mut self, socket: BoundSocket) {
         self.control.queue_log.forget(socket.key);
+        self.reloads.gave_up(socket.address.clone());
         for (path, error) in socket.remove_files() {
             log::warn!("cannot remove {}: {error}", path.display());
         }

@@ -2,13 +2,14 @@
 
 use super::names;
 use crate::harness::client;
-use crate::harness::reloading::ask;
+use crate::harness::reloading::{ask, begin, reload, rewrite};
 use crate::harness::{
-    Daemon, Start, World, children, context_switches, eventually, exists, kill, listend_path,
-    settled,
+    Daemon, Start, World, children, context_switches, eventually, exists, free_port, kill,
+    listend_path, settled,
 };
 use nix::sys::signal::Signal;
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 
@@ -21,6 +22,30 @@ fn guarded(world: &World, yaml: &str) -> Daemon {
     world.run_with(yaml, |start| {
         start.words_behind(["--guard"]);
     })
+}
+
+/// The guard closes its copy of a socket when it comes to that.
+#[test]
+fn a_reload_waits_for_an_address_that_was_given_up_a_moment_ago() {
+    let world = World::new();
+    let port = free_port();
+    let few = "listeners: { own: '127.0.0.1:0' }\n".to_owned();
+    let more = few.replace(" }", &format!(", web: '127.0.0.1:{port}' }}"));
+    let guard = world.run_with(&more, |start| {
+        start.words_behind(["--guard", "--control", "$DIR/control.sock"]);
+    });
+    guard.line(&["every eager worker is ready"]);
+    guard.signal(Signal::SIGSTOP);
+    reload(&world, &few);
+    rewrite(&world, &more);
+    let before = guard.lines_so_far(&["reload", "uid"]).len();
+    let asked = begin(&world);
+    let is_asked = || guard.lines_so_far(&["reload", "uid"]).len() > before;
+    eventually("it is asked", is_asked);
+    guard.signal(Signal::SIGCONT);
+    asked.finish().expect_code(0);
+    TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    guard.stop();
 }
 
 #[test]
