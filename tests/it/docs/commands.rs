@@ -21,7 +21,8 @@
 //! Comments of a line of their own, above a block, or for the first two anywhere in the document, say more:
 //!
 //! - `<!-- needs: curl python3 -->` skips the document where such a program is not installed; `crate:axum`
-//!   means that cargo can have that crate without a network, `user:www-data` that there is that user;
+//!   means that cargo can have that crate without a network, `user:www-data` that there is that user, and
+//!   `gunicorn:flask` that the Python of gunicorn has the module flask;
 //! - `<!-- long: it compiles -->` skips the document without LISTEND_TEST_LONG, and gives each command more time;
 //! - `<!-- file: app.yaml -->` also writes the block, of any kind, to a file of this name;
 //! - `<!-- until -->` types each command of a session again until it says what it has to say;
@@ -392,6 +393,22 @@ fn is_there(what: &str) -> bool {
             })
         }
         Some(("user", name)) => nix::unistd::User::from_name(name).is_ok_and(|user| user.is_some()),
+        Some((program, module)) => {
+            let folders = program_folders();
+            let mut found = folders.iter().map(|folder| folder.join(program));
+            let script = found.find(|script| script.is_file());
+            let script = script.and_then(|script| fs::read_to_string(script).ok());
+            let python = script
+                .as_deref()
+                .and_then(|text| text.lines().next()?.strip_prefix("#!"));
+            python.is_some_and(|python| {
+                let mut command = Command::new(python);
+                command
+                    .args(["-c", &format!("import {module}")])
+                    .stderr(Stdio::null());
+                command.status().is_ok_and(|status| status.success())
+            })
+        }
         _ => program_folders()
             .iter()
             .any(|folder| folder.join(what).is_file()),

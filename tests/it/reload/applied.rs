@@ -726,7 +726,9 @@ workers:
         "{}",
         told.stderr
     );
-    assert_eq!(settled_descriptors(daemon.pid()), open);
+    eventually("as many descriptors as before", || {
+        settled_descriptors(daemon.pid()) == open
+    });
     assert!(exists(puppet.pid()) && world.no_puppet_is_waiting());
     serves(&mut puppet, address(port));
     reload(&world, &good.replace("0600", "0666"));
