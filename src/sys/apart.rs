@@ -185,6 +185,8 @@ struct Closers {
     at_foreign: Vec<Closer>,
     /// Whether no process could be created.
     has_failed: bool,
+    /// Whether there may be closers of the program that was executed in this process before.
+    has_former: bool,
 }
 
 /// Descriptors to be closed, each by the process that claims it.
@@ -229,9 +231,19 @@ struct Closer {
 /// Answers when to call again. From the first call on, [`SharedFd`] relies on the next.
 pub fn close_apart(now: u64) -> Option<u64> {
     CLOSERS.with_borrow_mut(|closers| {
-        closers.are_on = true;
+        closers.has_former |= !std::mem::replace(&mut closers.are_on, true);
         closers.turn(now)
     })
+}
+
+/// Ends what closes descriptors, before another program is executed in this process: what is still open then is
+/// closed by execve(2), and nobody would end a closer that waits, with copies of all that is handed over.
+pub fn end_closers() {
+    CLOSERS.with_borrow_mut(|closers| {
+        let closers = &mut **closers;
+        let all = closers.at_work.iter_mut().chain(&mut closers.at_foreign);
+        all.filter(|one| !one.is_killed).for_each(Closer::kill);
+    });
 }
 
 /// Whether something that was dropped is still open and about to be closed: an address is taken until then. What is
@@ -309,6 +321,7 @@ pub fn room_for_foreign(now: u64) -> Room {
 impl Closers {
     fn turn(&mut self, now: u64) -> Option<u64> {
         self.now = now;
+        self.has_former = self.has_former && reap_former();
         let mut left = Vec::new();
         self.at_work.retain_mut(|one| {
             if one.is_reaped() {
@@ -338,7 +351,9 @@ impl Closers {
         let closers = self.at_work.iter().chain(&self.at_foreign);
         let looks = closers.map(|one| one.look_again(now));
         let more = !self.pending.is_empty() || !self.foreign.is_empty();
-        looks.chain(more.then(|| now + PATIENCE)).min()
+        let more = more.then(|| now + PATIENCE);
+        let former = self.has_former.then(|| now + RARELY);
+        looks.chain(more).chain(former).min()
     }
 
     fn start(&mut self, batch: &Arc<Batch>) -> Option<Closer> {
@@ -404,6 +419,25 @@ impl Closers {
         }
         self.at_foreign
             .retain(|one| !one.is_done() || !one.is_reaped());
+    }
+}
+
+/// Reaps closers that have ended, whoever has started them: the only children without a signal at their end (__WCLONE,
+/// waitpid(2)). Whether there are others.
+fn reap_former() -> bool {
+    loop {
+        // SAFETY: waitid fills the zeroed buffer. A closer that is known here counts as reaped when it is gone.
+        let (answer, pid) = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let flags = libc::WEXITED | libc::WNOHANG | libc::__WCLONE;
+            let answer = libc::waitid(libc::P_ALL, 0, &raw mut info, flags);
+            (answer, info.si_pid())
+        };
+        match (answer, pid) {
+            (0, 0) => return true,
+            (0, _) => {}
+            _ => return false,
+        }
     }
 }
 
@@ -527,6 +561,8 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
     use std::time::{Duration, Instant};
 
     /// A connection whose last close(2) waits for an hour, and its other end.
@@ -576,6 +612,28 @@ mod tests {
                 at_work()
             );
             close_apart_within(10);
+        }
+    }
+
+    #[test]
+    fn what_another_program_in_this_process_has_started_is_reaped() {
+        close_apart(0);
+        drop(high(UnixStream::pair().unwrap().0.into(), 770));
+        close_apart(0);
+        let pids: Vec<c_int> = CLOSERS.with_borrow_mut(|closers| {
+            for one in &closers.at_work {
+                while !one.is_done() {
+                    one.wait_a_millisecond();
+                }
+            }
+            // As if this program were executed now.
+            closers.are_on = false;
+            closers.at_work.drain(..).map(|one| one.pid).collect()
+        });
+        assert!(!pids.is_empty());
+        close_apart(0);
+        for pid in pids {
+            assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid}");
         }
     }
 

@@ -41,8 +41,8 @@ mod write;
 
 pub use acl::{extended_attribute, may_have_acl};
 pub use apart::{
-    Room, SharedFd, close_apart, close_apart_within, close_foreign, is_closer, is_closing,
-    room_for_foreign,
+    Room, SharedFd, close_apart, close_apart_within, close_foreign, end_closers, is_closer,
+    is_closing, room_for_foreign,
 };
 pub use arrivals::{Arrival, arrived, watch_arrivals};
 pub use copy::{Wait, do_in_a_copy};

@@ -228,6 +228,7 @@ impl Shell {
         let mut lines = self.everything(&mut store);
         lines.extend(self.history());
         let written = store.write_at_once(&lines);
+        sys::end_closers();
         let why = match written {
             Ok(()) => hand_over(&binary, &self.all_kept(&store)).to_string(),
             Err(error) => format!("cannot write the snapshot: {error}"),
