@@ -57,14 +57,16 @@ fn above(fd: &OwnedFd) -> OwnedFd {
 }
 
 /// Whether these descriptors are given away, or so many that it is an error.
-fn is_given(values: &[Option<&str>; 5]) -> bool {
-    let number = |value: Option<&str>| value.and_then(|text| text.parse::<u64>().ok());
-    let count = number(values[0]);
-    let first = number(values[3]);
+fn is_given(values: &[Option<String>; 5]) -> bool {
+    let number = |value: &Option<String>| value.as_ref()?.parse::<u64>().ok();
+    let count = number(&values[0]);
+    let first = number(&values[3]);
     count.is_none_or(|count| count <= 4 || count > 1 << 32) && first.is_none_or(|first| first <= 3)
 }
 
 fuzz_target!(|values: [Option<&str>; 5]| {
+    // No variable has a NUL.
+    let values = values.map(|value| value.map(|text| text.replace('\0', "")));
     if !is_given(&values) {
         return;
     }
@@ -75,7 +77,6 @@ fuzz_target!(|values: [Option<&str>; 5]| {
         }
     });
     for (name, value) in VARIABLES.into_iter().zip(values) {
-        let value = value.map(|value| value.replace('\0', ""));
         let value = value.map(|value| match name {
             // What has no more descriptors than that behind it is an error at once.
             "LISTEN_PID" if value.len() % 2 == 0 => std::process::id().to_string(),
