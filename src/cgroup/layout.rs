@@ -4,6 +4,7 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// The group of listend and of all that has none of its own. No worker's is called that: theirs end in numbers.
 pub const DAEMON: &str = "listend.daemon";
@@ -147,13 +148,12 @@ fn start(worker: &str, index: u32) -> String {
 pub fn is_of(group: &Path, worker: &str, index: u32) -> bool {
     let name = group.file_name().and_then(|name| name.to_str());
     let rest = name.and_then(|name| name.strip_prefix(&start(worker, index)));
-    rest.and_then(number).is_some()
+    rest.and_then(number::<i32>).is_some()
 }
 
 /// Whether a group with this name is one of this worker.
 pub fn is_of_worker(name: &str, worker: &str) -> bool {
     let index = name.split('.').nth_back(1).and_then(number);
-    let index = index.and_then(|index| u32::try_from(index).ok());
     index.is_some_and(|index| is_of(Path::new(name), worker, index))
 }
 
@@ -161,11 +161,11 @@ pub fn is_of_worker(name: &str, worker: &str) -> bool {
 pub(super) fn pid_in(name: &str) -> Option<i32> {
     let (worker, pid) = name.strip_prefix(PREFIX)?.rsplit_once('.')?;
     let (_, index) = worker.rsplit_once('.')?;
-    number(index)?;
+    number::<u32>(index)?;
     number(pid)
 }
 
-fn number(digits: &str) -> Option<i32> {
+fn number<T: FromStr>(digits: &str) -> Option<T> {
     let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     digits.parse().ok().filter(|_| is_plain)
 }

@@ -1,5 +1,5 @@
 use super::enter::{limit, put};
-use super::layout::{NoTree, Tree, group, is_of, name, pid_in, without_own};
+use super::layout::{NoTree, Tree, group, is_of, is_of_worker, name, pid_in, without_own};
 use super::look::{is_version1, totals};
 use super::words::Obstacle;
 use super::{figures, remove_empty};
@@ -86,6 +86,10 @@ fn names_are_of_one_instance_and_one_process() {
     assert!(!is("/x/listend.app.3.0.4711", "app", 3));
     assert!(is("/x/listend.app.3.0.4711", "app.3", 0));
     assert_eq!(pid_in("listend.app.3.0.4711"), Some(4711));
+    // The numbers of connections go round.
+    let last = name("app", u32::MAX, 4711);
+    assert_eq!(pid_in(&last), Some(4711));
+    assert!(is_of_worker(&last, "app"));
     for other in [
         "listend.daemon",
         "listend.app.4711",
