@@ -41,7 +41,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use socket2::SockRef;
 use status_reply::StatusReply;
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -140,29 +140,31 @@ pub(super) struct Reloads {
     waiting: VecDeque<Option<ClientId>>,
     /// The addresses of the sockets that were closed, and when. Whoever has a copy of one, such as the keeper or
     /// a child before its exec, closes that a moment later.
-    given_up: Vec<(Endpoint, Mono)>,
+    given_up: VecDeque<(Endpoint, Mono)>,
 }
 
 impl Reloads {
     /// A socket was closed.
     pub(in crate::shell) fn gave_up(&mut self, address: Endpoint) {
         let now = clock::now();
-        self.given_up.retain(|(_, at)| now < *at + GIVEN_UP);
-        self.given_up.push((address, now));
+        let is_over = |(_, at): &(Endpoint, Mono)| now >= *at + GIVEN_UP;
+        while self.given_up.front().is_some_and(is_over) {
+            self.given_up.pop_front();
+        }
+        self.given_up.push_back((address, now));
     }
 
     /// Whether an address is taken only for a moment, as far as is known.
     fn is_free_soon(&self, plan: &Plan, errors: &[BindError]) -> bool {
         let now = clock::now();
+        let lately = self.given_up.iter().filter(|(_, at)| now < *at + GIVEN_UP);
+        let lately: HashSet<&Endpoint> = lately.map(|(address, _)| address).collect();
         let mut all = errors.iter();
         !errors.is_empty()
             && all.all(|error| {
                 let wanted = &plan.listener(error.listener).sockets[error.socket].endpoint;
-                let mut lately = self.given_up.iter();
                 error.errno == libc::EADDRINUSE
-                    && lately.any(|(one, at)| {
-                        now < *at + GIVEN_UP && (one == wanted || one.overlaps(wanted))
-                    })
+                    && (lately.contains(wanted) || lately.iter().any(|one| one.overlaps(wanted)))
             })
     }
 
