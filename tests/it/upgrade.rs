@@ -3,8 +3,8 @@
 use crate::harness::load::Load;
 use crate::harness::reloading::{ask, begin, reload, rewrite, run, state_of};
 use crate::harness::{
-    Start, World, children, client, descriptors, eventually, exists, free_port, kill, listend_path,
-    require_tool, resident_kib, settled_descriptors,
+    Start, World, children, client, descriptors, descriptors_become, eventually, exists, free_port,
+    kill, listend_path, require_tool, resident_kib, settled_descriptors,
 };
 use nix::sys::signal::Signal;
 use std::fs;
@@ -82,7 +82,7 @@ fn upgrades_under_load_lose_nobody_and_leave_nothing() {
     eventually("there is no other process", || {
         children(daemon.pid()) == workers
     });
-    assert_eq!(settled_descriptors(daemon.pid()), before);
+    descriptors_become(daemon.pid(), before);
     let grown = resident_kib(daemon.pid()).saturating_sub(memory);
     assert!(grown < 1024, "{grown} KiB more than before");
     kill(workers[0], Signal::SIGKILL);

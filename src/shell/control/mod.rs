@@ -146,19 +146,23 @@ pub(super) struct Reloads {
 impl Reloads {
     /// A socket was closed.
     pub(in crate::shell) fn gave_up(&mut self, address: Endpoint) {
+        self.forget_what_is_free();
+        self.given_up.push_back((address, clock::now()));
+    }
+
+    fn forget_what_is_free(&mut self) {
         let now = clock::now();
         let is_over = |(_, at): &(Endpoint, Mono)| now >= *at + GIVEN_UP;
         while self.given_up.front().is_some_and(is_over) {
             self.given_up.pop_front();
         }
-        self.given_up.push_back((address, now));
     }
 
     /// Whether an address is taken only for a moment, as far as is known.
-    fn is_free_soon(&self, plan: &Plan, errors: &[BindError]) -> bool {
-        let now = clock::now();
-        let lately = self.given_up.iter().filter(|(_, at)| now < *at + GIVEN_UP);
-        let lately: HashSet<&Endpoint> = lately.map(|(address, _)| address).collect();
+    fn is_free_soon(&mut self, plan: &Plan, errors: &[BindError]) -> bool {
+        self.forget_what_is_free();
+        let lately = self.given_up.iter().map(|(address, _)| address);
+        let lately: HashSet<&Endpoint> = lately.collect();
         let mut all = errors.iter();
         !errors.is_empty()
             && all.all(|error| {

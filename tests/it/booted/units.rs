@@ -419,12 +419,7 @@ fn hardened_it_serves_on_a_privileged_port_as_nobody_in_particular() {
     assert_eq!(found.uids[0], uid(&container, "listend"));
     let survivor = container.run(["pgrep", "--exact", "sleep"]);
     let main = property(&container, UNIT, "MainPID");
-    container.run(["kill", "-KILL", &main]);
-    eventually("another listend goes on", || {
-        let now = property(&container, UNIT, "MainPID");
-        now != main && now != "0" && property(&container, UNIT, "ActiveState") == "active"
-    });
-    assert_eq!(container.run(["pgrep", "--exact", "sleep"]), survivor);
+    another_goes_on(&container, &main, &survivor);
     // The probe has died with its parent, and is started again.
     answers(&container, "127.0.0.1:80");
     // Also who may do everything, over the socket that is where it always is.
@@ -437,6 +432,17 @@ fn hardened_it_serves_on_a_privileged_port_as_nobody_in_particular() {
     container.run(["systemctl", "daemon-reload"]);
     restart(&container, UNIT);
     assert_eq!(report(&container, "127.0.0.1:80").uids[0], 0);
+}
+
+/// Kills listend; the next one goes on, with the process that sleeps.
+#[track_caller]
+fn another_goes_on(container: &Container, main: &str, survivor: &str) {
+    container.run(["kill", "-KILL", main]);
+    eventually("another listend goes on", || {
+        let now = property(container, UNIT, "MainPID");
+        now != main && now != "0" && property(container, UNIT, "ActiveState") == "active"
+    });
+    assert_eq!(container.run(["pgrep", "--exact", "sleep"]), survivor);
 }
 
 // As /usr/share/listend/locked.conf says.
@@ -468,12 +474,7 @@ workers:
         let none = ["CapPrm", "CapBnd", "CapAmb"].map(|set| format!("{set}:\t0000000000000000"));
         assert!(none.iter().all(|set| status.contains(set)), "{status}");
     }
-    container.run(["kill", "-KILL", &main]);
-    eventually("another listend goes on", || {
-        let now = property(&container, UNIT, "MainPID");
-        now != main && now != "0" && property(&container, UNIT, "ActiveState") == "active"
-    });
-    assert_eq!(container.run(["pgrep", "--exact", "sleep"]), survivor);
+    another_goes_on(&container, &main, &survivor);
     answers(&container, "127.0.0.1:80");
     // Whom else listend knows: root, and its own user.
     container.run(["listend", "restart", "app"]);

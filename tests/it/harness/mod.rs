@@ -401,6 +401,15 @@ pub fn settled_descriptors(pid: i32) -> usize {
     descriptors(pid)
 }
 
+/// Waits until a process that has nothing to do has so many descriptors: what is closed beside listend may be closed
+/// later.
+#[track_caller]
+pub fn descriptors_become(pid: i32, count: usize) {
+    eventually(&format!("{count} descriptors"), || {
+        settled_descriptors(pid) == count
+    });
+}
+
 /// How many descriptors a process has open.
 pub fn descriptors(pid: i32) -> usize {
     let folder = fs::read_dir(format!("/proc/{pid}/fd"));

@@ -6,8 +6,8 @@ use crate::harness::reloading::{
 };
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{
-    Daemon, Start, World, alone, client, descriptors, eventually, exists, free_port, kill,
-    resident_kib, servers, settled, settled_descriptors,
+    Daemon, Start, World, alone, client, descriptors, descriptors_become, eventually, exists,
+    free_port, kill, resident_kib, servers, settled, settled_descriptors,
 };
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
@@ -76,9 +76,7 @@ fn a_third_definition_after_one_that_was_given_up_closes_what_nobody_has() {
     });
     third.tell("serve");
     assert_eq!(client::ask_unix(&world.path("three.sock")).pid, third.pid());
-    eventually("as many descriptors as before", || {
-        settled_descriptors(daemon.pid()) == open
-    });
+    descriptors_become(daemon.pid(), open);
     let left = files(&world);
     assert!(
         !left
@@ -282,10 +280,7 @@ fn workers_with_ever_new_names_take_no_more_room_and_are_not_mixed_up() {
         }
     }
     let (open, memory) = before.expect("there were more than 20");
-    // What is closed beside listend may be closed later.
-    eventually("as many descriptors as before", || {
-        settled_descriptors(daemon.pid()) == open
-    });
+    descriptors_become(daemon.pid(), open);
     let grown = resident_kib(daemon.pid()).saturating_sub(memory);
     assert!(grown < 8 << 10, "{grown} KiB more");
     let logs = ask(&world, "logs w100").expect_code(0).stdout;

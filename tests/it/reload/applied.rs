@@ -8,8 +8,8 @@ use crate::harness::reloading::{
 };
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{
-    Puppet, World, client, eventually, exists, free_port, kill, require_root, require_tool,
-    settled_descriptors,
+    Puppet, World, client, descriptors_become, eventually, exists, free_port, kill, require_root,
+    require_tool, settled_descriptors,
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -726,9 +726,7 @@ workers:
         "{}",
         told.stderr
     );
-    eventually("as many descriptors as before", || {
-        settled_descriptors(daemon.pid()) == open
-    });
+    descriptors_become(daemon.pid(), open);
     assert!(exists(puppet.pid()) && world.no_puppet_is_waiting());
     serves(&mut puppet, address(port));
     reload(&world, &good.replace("0600", "0666"));
