@@ -3,7 +3,7 @@
 mod quic;
 
 use crate::harness::client::ask_udp;
-use crate::harness::reloading::{ask, reload, run};
+use crate::harness::reloading::{ask, reload, run, state_of};
 use crate::harness::varlink::Varlink;
 use crate::harness::{
     DEADLINE, Daemon, Report, World, eventually, exists, require_ipv6, require_root, require_tool,
@@ -359,6 +359,40 @@ fn a_reload_gives_the_listener_to_another_worker() {
             .count()
     };
     eventually("no map is left", || maps() == 0);
+    daemon.stop();
+}
+
+/// What is rolled back has the listener of its definition before, which is another worker's by then.
+#[test]
+fn a_rollback_leaves_the_flows_to_the_worker_that_has_got_the_listener() {
+    let world = World::new();
+    if !may_steer(&world) {
+        return;
+    }
+    let app = yaml(STICKY, "stop_timeout: 300s");
+    let other = app.split("workers:\n").nth(1).unwrap_or_default();
+    let other = other.replace("  app:", "  other:");
+    let before = app.clone() + &other.replace("listeners: [it]", "");
+    let daemon = run(&world, &before);
+    let old = clients(&daemon, 1);
+    let bad = app.replace("listeners: [it]", "").replace(
+        "command: [$PROBE, serve]",
+        "command: [sh, -c, 'sleep 0.3; exit 3']",
+    );
+    let bad = bad.replace("min_ready: 0s", "min_ready: 0s, watch: 20s");
+    reload(&world, &(bad + &other));
+    daemon.line(&["app: rolled back"]);
+    eventually("app runs as before", || {
+        state_of(&world, "workers", "app") == "degraded"
+    });
+    eventually("both have sockets of their own", || {
+        flows(&world).len() == 2
+    });
+    let flows = flows(&world);
+    assert_eq!(flows[0]["present"], true, "{flows:?}");
+    assert_eq!(flows[0]["instance"], "other.0", "{flows:?}");
+    let new = Client::new(daemon.address("it"));
+    assert_ne!(new.pid, old[0].pid);
     daemon.stop();
 }
 

@@ -184,14 +184,20 @@ impl Shell {
     pub(in crate::shell) fn take_flows(&mut self, worker: WorkerId, lane: Lane) {
         let keys: Vec<SocketKey> = self.flows.groups.keys().copied().collect();
         for key in keys {
-            let held = self.sockets.get(key);
-            let takers = held.map(|held| self.core.takers(held.listener));
-            let is_taken = takers.is_some_and(|takers| takers.contains(&worker));
-            let has = |group: &FlowGroup| group.has(lane.0);
-            if is_taken || self.flows.groups.get(&key).is_some_and(has) {
+            let group = self.flows.groups.get(&key);
+            let has = group.is_some_and(|group| group.has(lane.0));
+            let takers = self.flow_takers(key);
+            if takers.contains(&worker) || (has && takers.is_empty()) {
                 self.take_flows_at(key, lane);
             }
         }
+    }
+
+    /// To whom the configuration gives the new flows at a socket. What is rolled back has the listeners of its
+    /// definition before, which others may have got.
+    fn flow_takers(&self, key: SocketKey) -> &[WorkerId] {
+        let held = self.sockets.get(key);
+        held.map_or(&[], |held| self.core.takers(held.listener))
     }
 
     fn take_flows_at(&mut self, key: SocketKey, lane: Lane) {
@@ -232,7 +238,9 @@ impl Shell {
         let present = group.and_then(|group| group.present().0).map(Lane);
         let worker = instance.worker;
         let is_others = present.is_some_and(|lane| !self.core.is_lane_of(worker, lane));
-        is_others && self.core.instances_of(worker).next() == Some(instance)
+        let takers = self.flow_takers(key);
+        let is_meant = takers.is_empty() || takers.contains(&worker);
+        is_others && is_meant && self.core.instances_of(worker).next() == Some(instance)
     }
 
     /// A socket was closed: so are those that its flows had.
@@ -334,8 +342,7 @@ impl Shell {
 
     /// Whoever had the present flows has ended, and no rollout tells who has them now.
     fn give_flows_to_who_is_left(&mut self, key: SocketKey) {
-        let held = self.sockets.get(key);
-        let takers = held.map_or(&[][..], |held| self.core.takers(held.listener));
+        let takers = self.flow_takers(key);
         let lane = takers.iter().find_map(|taker| self.serving(*taker));
         let group = self.flows.groups.get(&key);
         if let (Some(lane), Some(group)) = (lane, group)
