@@ -67,7 +67,7 @@ pub use paths::connect_to;
 pub use pending_clients::{Waiters, forget_errors, waiters};
 pub use read_back::Effective;
 pub use rebind::{PreparedReload, prepare_reload};
-pub use record::SocketRecord;
+pub use record::{SocketRecord, is_lost};
 pub use repair::{Damage, Repair, inspect, repair};
 pub use shards::shard_of;
 pub use table::{Adopted, Former, SocketTable};

@@ -9,7 +9,8 @@ use crate::config::Endpoint;
 use crate::plan::ListenerPlan;
 use crate::report::describe;
 use crate::walk::Place;
-use nix::sys::stat::fstat;
+use nix::errno::Errno;
+use nix::sys::stat::{SFlag, fstat, lstat};
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -133,6 +134,22 @@ impl SocketRecord {
             stay: self.stays,
         }
     }
+}
+
+/// Whether clients cannot find a socket, as far as the kernel tells: nothing is at its path, or something else.
+pub fn is_lost(socket: impl AsFd, address: &Endpoint) -> bool {
+    let Some(path) = address.path() else {
+        return false;
+    };
+    let found = match lstat(path) {
+        Ok(found) => found,
+        Err(errno) => return matches!(errno, Errno::ENOENT | Errno::ENOTDIR),
+    };
+    let is_socket = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFSOCK;
+    let bound = Diag::new().and_then(|diag| diag.unix_bound_to(PathIdentity::of(&found)));
+    let own = fstat(socket).map(|own| own.st_ino as u32);
+    let is_others = matches!((bound, own), (Ok(Some(bound)), Ok(own)) if bound != own);
+    !is_socket || is_others
 }
 
 /// The file at a path, if it is the one that a socket is bound to.

@@ -10,6 +10,7 @@ use crate::harness::{
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::UnixListener;
 use std::process::{Command, id};
 
 /// nginx as somebody runs it who knows nothing of listend.
@@ -290,6 +291,48 @@ os.execv(sys.argv[2], ['listend', 'give', 'packets', '--fd', '9', '--control', s
         refused.stderr.contains("holds the socket at"),
         "{refused:#?}"
     );
+    daemon.stop();
+}
+
+// Rule: a socket at whose path something else is, or nothing, is no listener: it is not taken, and not kept.
+#[test]
+fn a_socket_that_no_client_finds_is_not_held() {
+    if !alone() {
+        return;
+    }
+    let world = World::new();
+    let path = world.path("web");
+    let held = UnixListener::bind(&path).expect("bind");
+    let daemon = run(&world, &format!("listeners:\n{OTHER}"));
+    daemon.line(&["bound in"]);
+    let words = format!("--address unix:{} --as web", path.display());
+    let refused = |what: &str| {
+        let refused = adopt(&world, id(), &words).expect_code(1);
+        assert!(
+            refused.stderr.contains("no client would find it"),
+            "{what}: {refused:#?}"
+        );
+    };
+    std::fs::rename(&path, world.path("away")).expect("rename");
+    refused("gone");
+    let with_another = "listeners: { new: 'unix:$DIR/web', other: 'unix:$DIR/other' }";
+    reload(&world, with_another);
+    refused("another socket");
+    reload(&world, &format!("listeners:\n{OTHER}"));
+    eventually("its path is gone", || !path.exists());
+    std::fs::write(&path, "").expect("write");
+    refused("a file");
+    std::fs::rename(world.path("away"), &path).expect("rename");
+    adopt(&world, id(), &words).expect_code(0);
+    assert!(is_given(&world));
+    // It loses its path when it is held already.
+    std::fs::remove_file(&path).expect("unlink");
+    reload(&world, with_another);
+    daemon.line(&["closed", "a listener has another socket at its path"]);
+    assert!(!is_given(&world), "{:?}", names(&world));
+    assert_eq!(state_of(&world, "listeners", "new"), "listening");
+    drop(held);
+    client::unix(&path).expect("the new one");
     daemon.stop();
 }
 

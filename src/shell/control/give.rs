@@ -64,6 +64,11 @@ impl Shell {
             {
                 return Err(format!("listend holds the socket at {endpoint} already"));
             }
+            if listener::is_lost(fd, &endpoint) {
+                return Err(format!(
+                    "the path of the socket at {endpoint} leads to another one, or is gone: no client would find it"
+                ));
+            }
             endpoints.push(endpoint);
         }
         let declared = self.plan.listeners().find(|(_, one)| one.name == name);

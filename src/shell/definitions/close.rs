@@ -30,10 +30,14 @@ impl Shell {
     pub(in crate::shell) fn close_what_nobody_has(&mut self) {
         self.store.touch();
         let former = self.sockets.former().map(|(_, socket)| socket.key);
-        let former = former.filter(|key| !self.sockets.is_given(*key));
+        let former = former.filter(|key| !self.sockets.is_given(*key) || self.is_replaced(*key));
         let is_needed = |key: &SocketKey| self.definitions.former_with(*key).next().is_some();
         let unneeded: Vec<SocketKey> = former.filter(|key| !is_needed(key)).collect();
         for key in unneeded {
+            let why = match self.sockets.is_given(key) {
+                true => "it was given, and a listener has another socket at its path",
+                false => "no process serves it any more",
+            };
             let Some(socket) = self.sockets.take(key) else {
                 continue;
             };
@@ -42,10 +46,18 @@ impl Shell {
                 shard => format!(" (shard {shard})"),
             };
             let address = &socket.address;
-            log::info!("closed {address}{shard}: no process serves it any more");
+            log::info!("closed {address}{shard}: {why}");
             self.close_socket(socket);
             self.forget_flows(key);
         }
+    }
+
+    /// Whether the plan has another socket at the path of one that was given: nobody finds that any more, and no
+    /// reload can have it.
+    fn is_replaced(&self, key: SocketKey) -> bool {
+        let path = self.sockets.get(key).and_then(|held| held.address.path());
+        let mut planned = self.plan.listeners.values().flat_map(|one| &one.sockets);
+        path.is_some() && planned.any(|one| one.endpoint.path() == path)
     }
 
     /// Closes a socket, and removes what was made for it.
