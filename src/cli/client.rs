@@ -54,6 +54,8 @@ pub enum Failure {
     NoEntry(PathBuf),
     /// The daemon closed the connection, or did not answer in time.
     Broken(PathBuf, io::Error),
+    /// The daemon closed the connection over which it told what happens.
+    Ended(PathBuf),
     /// The reply is not of the protocol.
     Protocol(PathBuf, String),
     /// The daemon answered with an error.
@@ -464,13 +466,24 @@ impl Failure {
     /// The exit code of the command.
     pub fn exit(&self) -> Exit {
         match self {
-            Failure::NoPath(_) | Failure::NoDaemon(..) | Failure::Broken(..) => Exit::Unavailable,
+            Failure::NoPath(_)
+            | Failure::NoDaemon(..)
+            | Failure::Broken(..)
+            | Failure::Ended(_) => Exit::Unavailable,
             Failure::NoEntry(_) => Exit::NotPermitted,
             Failure::Protocol(..) => Exit::Internal,
             Failure::Denied(denied) if denied.error.ends_with(".PermissionDenied") => {
                 Exit::NotPermitted
             }
             Failure::Denied(_) => Exit::Refused,
+        }
+    }
+
+    /// The same, where the daemon would have gone on telling what happens.
+    pub fn of_followed(self) -> Failure {
+        match self {
+            Failure::Broken(path, error) if is_end(&error) => Failure::Ended(path),
+            other => other,
         }
     }
 
@@ -507,9 +520,7 @@ impl Failure {
             ),
             Failure::Broken(path, error) => {
                 let why = match error.kind() {
-                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
-                        "closed the connection before answering".to_owned()
-                    }
+                    _ if is_end(error) => "closed the connection before answering".to_owned(),
                     ErrorKind::TimedOut => {
                         format!("has been silent for {} seconds", PATIENCE.as_secs())
                     }
@@ -520,6 +531,13 @@ impl Failure {
                     Some("check `listend status` and its log".to_owned()),
                 )
             }
+            Failure::Ended(path) => (
+                format!("the daemon at {} closed the connection", path.display()),
+                Some(
+                    "it has ended or was upgraded, or what it said was not read for too long"
+                        .to_owned(),
+                ),
+            ),
             Failure::Protocol(path, why) => (
                 format!("what answers at {} is not listend: {why}", path.display()),
                 None,
@@ -538,4 +556,11 @@ impl Failure {
         }
         self.exit()
     }
+}
+
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+    )
 }

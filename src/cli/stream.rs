@@ -193,9 +193,14 @@ fn each(
     let run = || -> Result<Exit, Failure> {
         let mut client = client?;
         client.send(method, parameters, true)?;
+        let follows = wait == Wait::ForEver;
         client.wait(wait)?;
         loop {
-            let answer = client.next()?;
+            let answer = client.next();
+            let answer = answer.map_err(|failure| match follows {
+                true => failure.of_followed(),
+                false => failure,
+            })?;
             let text = match text(answer.of) {
                 Ok(text) => text,
                 Err(error) => return Err(client.misunderstood(&error)),

@@ -625,6 +625,35 @@ fn logs_and_events_are_printed_line_by_line() {
     assert_eq!(finished.stdout, "listend_up 1\n# EOF\n");
 }
 
+// Rule: the end of a daemon that is watched, or its upgrade, is no missing answer.
+#[test]
+fn the_end_of_what_is_followed_is_told_as_such() {
+    let world = World::new();
+    let daemon = StandIn::listen(&world.path("control.sock"), |request, talk| {
+        if let Request::Watch { .. } = request {
+            talk.step(&WatchReply::default());
+        }
+        talk.end();
+    });
+    for (words, told) in [
+        (
+            "events",
+            "closed the connection\n  hint: it has ended or was upgraded",
+        ),
+        (
+            "logs -f",
+            "closed the connection\n  hint: it has ended or was upgraded",
+        ),
+        (
+            "events --no-follow",
+            "closed the connection before answering",
+        ),
+    ] {
+        let finished = client(&world, &daemon, words).expect_code(69);
+        assert!(finished.stderr.contains(told), "{words}: {finished:#?}");
+    }
+}
+
 /// What bash offers at the end of this line.
 fn bash(world: &World, bash: &std::path::Path, line: &str) -> Vec<String> {
     let script = format!(

@@ -3,6 +3,7 @@
 use listend::control::{Access, Call, Error, Expects, Inbox, Reply, Request};
 use serde::Serialize;
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -31,6 +32,12 @@ impl Talk {
     /// An error.
     pub fn error(&mut self, error: &Error) {
         self.say(&Reply::error(error));
+    }
+
+    /// No more replies: the connection ends.
+    pub fn end(&mut self) {
+        // The client may have gone.
+        let _gone = self.stream.shutdown(Shutdown::Both);
     }
 
     fn say(&mut self, reply: &Reply) {
