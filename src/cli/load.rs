@@ -4,13 +4,21 @@ use crate::config::{self, Config, Loaded, Silence, SourceFile};
 use crate::host::Facts;
 use crate::plan::{self, Origin, Plan};
 use crate::report::{Kind, Problem, Report, Sources, describe};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// No file of a configuration is longer, in bytes: what is not one, such as /dev/zero, has no end.
 const LONGEST: u64 = 32 << 20;
+
+/// How long a FIFO may have no writer, in milliseconds: whoever is to write may be about to start.
+const WRITER: u16 = 5000;
 
 /// A configuration, resolved on this machine.
 pub struct Planned {
@@ -143,12 +151,46 @@ fn read(path: &Path) -> io::Result<SourceFile> {
 
 fn read_all(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = fs::File::open(path)?;
+    let mut options = fs::File::options();
+    // open(2) would wait for a writer of a FIFO.
+    let file = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.file_type().is_fifo() {
+        bytes.extend(wait_for_writer(&file)?);
+    }
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
     file.take(LONGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LONGEST {
-        return Err(io::Error::from_raw_os_error(nix::libc::EFBIG));
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
     Ok(bytes)
+}
+
+/// Waits for whoever writes to a FIFO: opened without a writer, it would be at its end (fifo(7)). Answers with what had to
+/// be read for that.
+///
+/// # Errors
+///
+/// Nobody does, which would be waited for without an end.
+fn wait_for_writer(mut fifo: &fs::File) -> io::Result<Option<u8>> {
+    // One that has written, or has come and gone, ends it at once.
+    let mut asked = [PollFd::new(fifo.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut asked, PollTimeout::from(WRITER))? > 0 {
+        return Ok(None);
+    }
+    let mut first = [0];
+    match fifo.read(&mut first) {
+        Ok(0) => Err(io::Error::other(
+            "it is a FIFO, and no process writes to it",
+        )),
+        Ok(_) => Ok(Some(first[0])),
+        // There is one, which takes its time.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// `conf.d/*.yaml` beside the file, in the order of their names, and `*.yml` among them, which was

@@ -1,8 +1,11 @@
 //! Mistakes in the YAML: all of them in one run, each with its place, and exit code 78.
 
-use crate::harness::{Start, World, require_root};
+use crate::harness::{Start, World, listend_path, require_root, require_tool};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::Value;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 /// EX_CONFIG of sysexits.h.
@@ -287,6 +290,42 @@ fn bytes_that_are_no_text_are_an_error_and_no_panic() {
         assert_eq!(finished.code, Some(CONFIG), "{finished:#?}");
         assert!(!finished.text().contains("panicked"), "{finished:#?}");
     }
+}
+
+// Rule: a process may write the configuration, and take its time; without one nothing is waited for.
+#[test]
+fn a_fifo_is_read_if_a_process_writes_to_it() {
+    let world = World::new();
+    let fifo = world.path("fifo");
+    mkfifo(&fifo, Mode::S_IRWXU).expect("a FIFO");
+    let check = || world.start(Start::new(["check", "--no-bind", "$DIR/fifo"]));
+    let nobody = check().finish().expect_code(CONFIG);
+    assert!(
+        nobody.stderr.contains("a FIFO, and no process writes"),
+        "{nobody:#?}"
+    );
+    // It waits for the reader.
+    let open = || fs::File::options().write(true).open(&fifo).expect("open");
+    let waits = check();
+    let mut writer = open();
+    writer
+        .write_all(b"listeners: { web: 'unix:@it/fifo' }")
+        .expect("write");
+    drop(writer);
+    waits.finish().expect_code(0);
+    // It has nothing to say.
+    let waits = check();
+    drop(open());
+    waits.finish().expect_code(0);
+    // It says nothing for longer than is waited for one.
+    let Some(bash) = require_tool("bash") else {
+        return;
+    };
+    let slow =
+        "exec \"$0\" check --no-bind <(sleep 5.5; echo 'listeners: { web: \"unix:@it/fifo\" }')";
+    let mut start = Start::of(&bash, ["-c", slow]);
+    start.words_behind([listend_path().to_str().expect("UTF-8")]);
+    world.start(start).finish().expect_code(0);
 }
 
 #[test]
