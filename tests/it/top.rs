@@ -1,7 +1,7 @@
 //! `listend top` on a real terminal, which is tmux, against a daemon that says what the test wants.
 
 use crate::harness::standin::{StandIn, Talk};
-use crate::harness::{DEADLINE, World, eventually, listend_path, require_tool};
+use crate::harness::{DEADLINE, Start, World, eventually, listend_path, require_tool};
 use listend::control::{
     Argument, Event, Instance, Listener, ListenerState, Progress, Queue, Request, Socket, Status,
     WatchReply, Worker, WorkerState, rfc3339,
@@ -259,4 +259,39 @@ fn a_terminal_without_a_cursor_is_refused() {
     tmux.keys(&[&command(&daemon, "TERM=dumb"), "Enter"]);
     tmux.shows(&["TERM is `dumb`", "ended with 1, and back"]);
     assert_eq!(daemon.requests(), []);
+}
+
+// Rule: a terminal is as large as it says (ioctl_tty(2)), up to what there is memory for.
+#[test]
+fn a_terminal_of_any_size_is_drawn_on() {
+    let Some(python) = require_tool("python3") else {
+        return;
+    };
+    let world = World::new();
+    let daemon = StandIn::listen(&world.path("control.sock"), answer);
+    let script = "import fcntl, os, pty, struct, sys, termios
+pid, terminal = pty.fork()
+if pid == 0:
+    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack('HHHH', 65535, 65535, 0, 0))
+    os.environ['TERM'] = 'xterm'
+    os.execv(sys.argv[1], ['listend', 'top', '--control', sys.argv[2]])
+seen = b''
+while b'3/4' not in seen:
+    try:
+        seen += os.read(terminal, 1 << 16)
+    except OSError:
+        break
+else:
+    os.write(terminal, b'q')
+    try:
+        while os.read(terminal, 1 << 16):
+            pass
+    except OSError:
+        pass
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+";
+    world.write("terminal.py", script);
+    let mut start = Start::of(&python, ["$DIR/terminal.py"]);
+    start.words_behind([listend_path().to_str().expect("UTF-8"), daemon.path()]);
+    world.start(start).finish().expect_code(0);
 }

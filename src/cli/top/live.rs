@@ -81,9 +81,7 @@ impl Live {
             self.ask();
             self.follow_lines();
             let now = clock::wall().as_secs();
-            screen
-                .terminal
-                .draw(|frame| draw(frame, &self.top, now, theme))?;
+            screen.draw(|frame| draw(frame, &self.top, now, theme))?;
             self.pause(&signals)?;
             for (signal, pipe) in &mut signals {
                 let came = matches!(pipe.read(&mut [0; 64]), Ok(1..));

@@ -6,17 +6,22 @@ use crossterm::execute;
 use crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
-use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
+use ratatui::layout::{Rect, Size};
+use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 use std::io::{self, Stdout};
 use std::time::Duration;
 
 use super::state::Key;
 
+/// So much of a terminal is drawn on, in columns and lines: what a terminal says of its size is any number up to
+/// 65535, and each of its characters takes memory.
+const LARGEST: Size = Size::new(1000, 500);
+
 /// The terminal in our hands, until it is dropped.
 pub struct Screen {
-    /// The terminal to draw on.
-    pub terminal: Terminal<CrosstermBackend<Stdout>>,
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+    area: Rect,
 }
 
 impl Screen {
@@ -34,15 +39,38 @@ impl Screen {
             before(panic);
         }));
         enable_raw_mode()?;
-        let opened = execute!(io::stdout(), EnterAlternateScreen)
-            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
+        let area = Rect::ZERO;
+        let viewport = Viewport::Fixed(area);
+        let opened = execute!(io::stdout(), EnterAlternateScreen).and_then(|()| {
+            let backend = CrosstermBackend::new(io::stdout());
+            Terminal::with_options(backend, TerminalOptions { viewport })
+        });
         match opened {
-            Ok(terminal) => Ok(Screen { terminal }),
+            Ok(terminal) => Ok(Screen { terminal, area }),
             Err(error) => {
                 give_back();
                 Err(error)
             }
         }
+    }
+}
+
+impl Screen {
+    /// Draws, as large as the terminal is now.
+    ///
+    /// # Errors
+    ///
+    /// The terminal has gone.
+    pub fn draw(&mut self, what: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        let size = self.terminal.size()?;
+        let (width, height) = (size.width, size.height);
+        let (width, height) = (width.min(LARGEST.width), height.min(LARGEST.height));
+        let area = Rect::new(0, 0, width, height);
+        if area != self.area {
+            self.terminal.resize(area)?;
+            self.area = area;
+        }
+        self.terminal.draw(what).map(|_| ())
     }
 }
 
