@@ -17,6 +17,7 @@ use crate::shell::logging::Sink;
 use facts::{Configured, ConfiguredWorker, Explanation};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::Arc;
 use text::text;
 
 /// Explains and prints.
@@ -238,7 +239,7 @@ fn address(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)>
             let (mut whole, found) = only(&configured.plan, id);
             // Only what was asked about: the listener may have other addresses.
             for listener in whole.listeners.values_mut() {
-                listener
+                Arc::make_mut(listener)
                     .sockets
                     .retain(|socket| wanted.iter().any(|one| one.endpoint == socket.endpoint));
             }

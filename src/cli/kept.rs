@@ -152,7 +152,7 @@ fn sort(
     listeners: &HashMap<Identity, String>,
     groups: &HashMap<RawFd, u32>,
 ) -> Kept {
-    let by_name = plan.listeners.values().map(|one| (one.name.as_str(), one));
+    let by_name = plan.listeners().map(|(_, one)| (one.name.as_str(), one));
     let by_name: HashMap<&str, &ListenerPlan> = by_name.collect();
     let inherited = sockets.into_iter().map(|(group, fd)| {
         // Where the kernel chooses the port, nothing else tells whose it is.
@@ -171,9 +171,8 @@ fn sort(
     let how = UnknownPorts::ByElimination;
     let (mut adopted, _closed) = listener::match_up(plan, inherited.collect(), how);
     let places: HashMap<SocketKey, (&ListenerPlan, usize)> = plan
-        .listeners
-        .values()
-        .flat_map(|listener| {
+        .listeners()
+        .flat_map(|(_, listener)| {
             let sockets = listener.sockets.iter().enumerate();
             sockets.map(move |(index, socket)| (socket.key, (listener, index)))
         })

@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// The only key of the array `present`.
 const PRESENT: [u8; 4] = [0; 4];
@@ -547,7 +548,7 @@ fn bind_beside(listener: &ListenerPlan, socket: &BoundSocket) -> Result<BoundSoc
         beside.options.push(OptionSetting { spec, value });
     }
     let index = listener.position(socket.key).unwrap_or(0);
-    let plan = Plan::of_listeners(BTreeMap::from([(socket.listener, beside)]));
+    let plan = Plan::of_listeners(BTreeMap::from([(socket.listener, Arc::new(beside))]));
     let bound = bind_again(&plan, socket.listener, index, &socket.address);
     let mut bound = bound.map_err(|error| FlowError::Bind(Box::new(error)))?;
     bound.endpoint = socket.endpoint.clone();

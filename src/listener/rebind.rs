@@ -16,7 +16,7 @@ use super::{overlap, repair, shards};
 use crate::host::somaxconn;
 use crate::plan::{Changes, ListenerChange, ListenerId, ListenerPlan, Plan, SocketKey};
 use crate::walk::Place;
-use foldhash::{HashMap, HashMapExt, HashSet};
+use foldhash::{HashMap, HashMapExt};
 use nix::libc;
 use nix::sys::stat::FileStat;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +36,8 @@ pub struct PreparedReload<'p> {
     /// their queues are lost.
     pub lost: Vec<SocketKey>,
     plans: Plans<'p>,
+    /// The held sockets that the merged plan does not have.
+    going: Vec<SocketKey>,
     fresh: BTreeMap<SocketKey, BoundSocket>,
     folders: Vec<PathBuf>,
     moved_paths: Vec<MovedPath>,
@@ -148,13 +150,15 @@ impl<'b, 'p> Work<'b, 'p> {
     where
         'p: 'b,
     {
+        let going = going(bound, plans.merged);
         // Whoever has bound a socket that was given may still serve it.
-        let retired = going(bound, plans.merged).filter(|socket| !bound.is_given(socket.key));
+        let retired = going.iter().copied();
+        let retired = retired.filter(|socket| !bound.is_given(socket.key));
         Work {
             bound,
             binder: Binder::new(Purpose::Keep, Adopted::default()),
             namespaces: Namespaces::default(),
-            leaving: leaving(bound, plans),
+            leaving: leaving(bound, &going, plans),
             retired: ports(retired),
             crowded: Vec::new(),
             errors: Vec::new(),
@@ -163,6 +167,7 @@ impl<'b, 'p> Work<'b, 'p> {
                 notes: Vec::new(),
                 lost: Vec::new(),
                 plans,
+                going: going.iter().map(|socket| socket.key).collect(),
                 fresh: BTreeMap::new(),
                 folders: Vec::new(),
                 moved_paths: Vec::new(),
@@ -503,12 +508,16 @@ fn has_shards(plan: &Plan, listener: ListenerId) -> bool {
 }
 
 /// The held sockets that the merged plan does not have.
-fn going<'b>(bound: &'b SocketTable, merged: &Plan) -> impl Iterator<Item = &'b BoundSocket> {
-    let wanted = merged.listeners.values().flat_map(ListenerPlan::keys);
-    let wanted: HashSet<SocketKey> = wanted.collect();
-    bound
-        .iter()
-        .filter(move |socket| !wanted.contains(&socket.key))
+fn going<'b>(bound: &'b SocketTable, merged: &Plan) -> Vec<&'b BoundSocket> {
+    let wanted = merged.listeners.values().flat_map(|one| one.keys());
+    let mut wanted: Vec<SocketKey> = wanted.collect();
+    wanted.sort_unstable();
+    let mut wanted = wanted.into_iter().peekable();
+    let is_going = |socket: &&BoundSocket| {
+        while wanted.next_if(|key| *key < socket.key).is_some() {}
+        wanted.peek() != Some(&socket.key)
+    };
+    bound.iter().filter(is_going).collect()
 }
 
 fn ports<'b>(sockets: impl Iterator<Item = &'b BoundSocket>) -> HashMap<u16, Vec<&'b BoundSocket>> {
@@ -522,9 +531,13 @@ fn ports<'b>(sockets: impl Iterator<Item = &'b BoundSocket>) -> HashMap<u16, Vec
 }
 
 /// The paths of sockets that go away, with the socket, and the links that do.
-fn leaving<'b>(bound: &'b SocketTable, plans: Plans<'b>) -> HashMap<PathBuf, Leaving<'b>> {
+fn leaving<'b>(
+    bound: &'b SocketTable,
+    going: &[&'b BoundSocket],
+    plans: Plans<'b>,
+) -> HashMap<PathBuf, Leaving<'b>> {
     let mut leaving = HashMap::new();
-    for socket in going(bound, plans.merged) {
+    for &socket in going {
         let links = socket.artifacts.symlinks.iter();
         let of = |is_link| Leaving { socket, is_link };
         leaving.extend(links.map(|link| (link.clone(), of(true))));
@@ -588,7 +601,6 @@ impl PreparedReload<'_> {
             merged,
             changes,
         } = self.plans;
-        let going: Vec<SocketKey> = going(bound, merged).map(|socket| socket.key).collect();
         bound.extend(std::mem::take(&mut self.fresh).into_values());
         for id in changes.listeners.keys() {
             let Some(plan) = merged.listeners.get(id) else {
@@ -614,7 +626,7 @@ impl PreparedReload<'_> {
         let wanted = merged.listeners.values();
         let links = wanted.flat_map(|one| one.symlinks.iter().map(PathBuf::as_path));
         let links: std::collections::HashSet<&Path> = links.collect();
-        for key in going {
+        for key in self.going {
             bound.leave_over(key, running, &links);
         }
         for id in changes.listeners.keys() {

@@ -121,12 +121,8 @@ impl SocketTable {
 
     /// Sockets of a listener were bound: notes which slots they have.
     pub(super) fn note_slots(&self, plan: &Plan, listener: ListenerId) {
-        if plan
-            .listeners
-            .get(&listener)
-            .map_or(0, ListenerPlan::shards)
-            < 2
-        {
+        let planned = plan.find_listener(listener);
+        if planned.map_or(0, ListenerPlan::shards) < 2 {
             return;
         }
         for group in self.groups(listener) {

@@ -93,7 +93,7 @@ impl SocketTable {
         socket: &BoundSocket,
     ) -> Option<&'a ListenerPlan> {
         let former = self.former.get(&socket.key).map(|one| &one.listener);
-        former.or_else(|| running.listeners.get(&socket.listener))
+        former.or_else(|| running.find_listener(socket.listener))
     }
 
     /// The plan has a socket no more. Links that a socket of the new plan has taken over are not its own.
@@ -114,7 +114,7 @@ impl SocketTable {
                     .into_iter()
                     .collect(),
                 symlinks: links,
-                ..listener.clone()
+                ..ListenerPlan::clone(listener)
             };
             let former = Former {
                 listener,

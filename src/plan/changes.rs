@@ -9,8 +9,8 @@ use super::values::{self, changed, changed_text, or};
 use super::worker_diff::WorkerDiff;
 use crate::config::options::{OptionSetting, OptionSpec, OptionValue};
 use crate::config::{FlowKey, Flows, Multicast, Presence};
-use foldhash::{HashMap, HashMapExt, HashSet};
-use std::collections::BTreeMap;
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// The words for a socket that goes away: processes of the former definition keep it.
@@ -92,23 +92,29 @@ pub fn option_changes<'p>(
 }
 
 impl Changes {
-    /// Compares a running plan with one that has its ids ([`super::merge()`]).
+    /// Compares a running plan with one that has its ids ([`super::merge()`]). `other` are the listeners of
+    /// either that are not one object in both.
     pub(super) fn between(
         running: &Plan,
         former: &BTreeMap<SocketKey, &ListenerPlan>,
         merged: &Plan,
+        other: &BTreeSet<ListenerId>,
     ) -> Changes {
         let mut changes = Changes::default();
-        let sockets = Sockets::new(running, former, merged);
-        for (id, before) in running.listeners() {
-            if !merged.listeners.contains_key(&id) {
+        let pairs = other
+            .iter()
+            .map(|id| (*id, running.find_listener(*id), merged.find_listener(*id)));
+        let sockets = Sockets::new(former, pairs.clone());
+        for (id, before, after) in pairs.clone() {
+            if let (Some(before), None) = (before, after) {
                 changes.listeners.insert(id, ListenerChange::Removed);
                 changes.say_removed(&sockets, before);
             }
         }
-        for (id, after) in merged.listeners() {
-            let before = running.listeners.get(&id);
-            changes.listener(&sockets, id, before, after);
+        for (id, before, after) in pairs {
+            if let Some(after) = after {
+                changes.listener(&sockets, id, before, after);
+            }
         }
         for (id, before) in running.workers() {
             if !merged.workers.contains_key(&id) {
@@ -282,33 +288,40 @@ struct Sockets<'p> {
 }
 
 impl<'p> Sockets<'p> {
+    /// From the listeners that may be different, as they were and as they are to be.
     fn new(
-        running: &'p Plan,
         former: &BTreeMap<SocketKey, &'p ListenerPlan>,
-        merged: &Plan,
+        pairs: impl Iterator<
+            Item = (
+                ListenerId,
+                Option<&'p ListenerPlan>,
+                Option<&'p ListenerPlan>,
+            ),
+        >,
     ) -> Sockets<'p> {
-        let is_other = |id: ListenerId| {
-            let (before, after) = (running.listeners.get(&id), merged.listeners.get(&id));
-            before
-                .zip(after)
-                .is_none_or(|(before, after)| !before.keys().eq(after.keys()))
+        let mut sockets = Sockets {
+            before: HashMap::new(),
+            wanted: HashSet::new(),
         };
-        let mut before = HashMap::new();
-        for (id, listener) in running.listeners() {
-            if is_other(id) {
-                let of_it = (Some(id), listener.name.as_str());
-                before.extend(listener.keys().map(|key| (key, of_it)));
+        for (id, before, after) in pairs {
+            let is_same =
+                |(before, after): (&ListenerPlan, &ListenerPlan)| before.keys().eq(after.keys());
+            if before.zip(after).is_some_and(is_same) {
+                continue;
             }
+            if let Some(listener) = before {
+                let of_it = (Some(id), listener.name.as_str());
+                let keys = listener.keys().map(|key| (key, of_it));
+                sockets.before.extend(keys);
+            }
+            let after = after.into_iter();
+            sockets.wanted.extend(after.flat_map(ListenerPlan::keys));
         }
         for (key, listener) in former {
-            before.insert(*key, (None, listener.name.as_str()));
+            let of_nobody = (None, listener.name.as_str());
+            sockets.before.insert(*key, of_nobody);
         }
-        let wanted = merged.listeners();
-        let wanted = wanted.filter(|(id, _)| is_other(*id));
-        Sockets {
-            before,
-            wanted: wanted.flat_map(|(_, one)| one.keys()).collect(),
-        }
+        sockets
     }
 
     /// The addresses of a listener that the merged plan has no more.

@@ -27,6 +27,7 @@ impl Plan {
     pub fn add_shards(&mut self, listener: ListenerId, shards: u32) {
         let mut ids = next_ids(self, &BTreeMap::new());
         if let Some(listener) = self.listeners.get_mut(&listener) {
+            let listener = Arc::make_mut(listener);
             let known = listener.sockets.len();
             listener.add_shards(shards);
             for socket in &mut listener.sockets[known..] {
@@ -65,7 +66,8 @@ impl Plan {
         let sharded = self.sharded();
         let mut renumbered = HashMap::new();
         let mut listeners = BTreeMap::new();
-        for (before, mut one) in self.listeners {
+        for (before, mut shared) in self.listeners {
+            let one = Arc::make_mut(&mut shared);
             if let Some((_, keys)) = known.listeners.get(&one.name)
                 && sharded.contains(&before)
             {
@@ -85,7 +87,7 @@ impl Plan {
                 socket.key = key;
             }
             renumbered.insert(before, id);
-            listeners.insert(id, one);
+            listeners.insert(id, shared);
         }
         let mut workers = BTreeMap::new();
         for mut one in self.workers.into_values() {

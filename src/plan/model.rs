@@ -44,9 +44,10 @@ pub(super) struct Ids {
 /// The listeners to bind and the workers to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The listeners; in a plan that was just resolved, in the order of the configuration.
+    /// The listeners; in a plan that was just resolved, in the order of the configuration. Shared with the
+    /// plans before and after it that have the same.
     #[serde(with = "as_list")]
-    pub listeners: BTreeMap<ListenerId, ListenerPlan>,
+    pub listeners: BTreeMap<ListenerId, Arc<ListenerPlan>>,
     /// The workers; in a plan that was just resolved, in the order of the configuration.
     #[serde(with = "as_list")]
     pub workers: BTreeMap<WorkerId, Arc<WorkerPlan>>,
@@ -98,6 +99,7 @@ impl Plan {
         listeners: impl IntoIterator<Item = ListenerPlan>,
         workers: impl IntoIterator<Item = WorkerPlan>,
     ) -> Plan {
+        let listeners = listeners.into_iter().map(Arc::new);
         let workers = workers.into_iter().map(Arc::new);
         let mut plan = Plan {
             listeners: (0..).map(ListenerId).zip(listeners).collect(),
@@ -109,7 +111,7 @@ impl Plan {
     }
 
     /// A plan of nothing but these listeners, with the ids and keys that they have.
-    pub fn of_listeners(listeners: BTreeMap<ListenerId, ListenerPlan>) -> Plan {
+    pub fn of_listeners(listeners: BTreeMap<ListenerId, Arc<ListenerPlan>>) -> Plan {
         Plan {
             listeners,
             ..Plan::default()
@@ -118,7 +120,8 @@ impl Plan {
 
     /// Gives keys to the sockets of a plan that was just made.
     pub(super) fn number_sockets(&mut self) {
-        let sockets = self.listeners.values_mut().flat_map(|one| &mut one.sockets);
+        let listeners = self.listeners.values_mut();
+        let sockets = listeners.flat_map(|one| &mut Arc::make_mut(one).sockets);
         for (key, socket) in (0..).map(SocketKey).zip(sockets) {
             socket.key = key;
         }
@@ -135,7 +138,9 @@ impl Plan {
 
     /// Every listener with its id.
     pub fn listeners(&self) -> impl Iterator<Item = (ListenerId, &ListenerPlan)> + Clone {
-        self.listeners.iter().map(|(id, listener)| (*id, listener))
+        self.listeners
+            .iter()
+            .map(|(id, listener)| (*id, &**listener))
     }
 
     /// Every worker with its id.
@@ -148,10 +153,15 @@ impl Plan {
         &self.listeners[&id]
     }
 
+    /// The listener with this id, if it is one of this plan.
+    pub fn find_listener(&self, id: ListenerId) -> Option<&ListenerPlan> {
+        self.listeners.get(&id).map(Arc::as_ref)
+    }
+
     /// The name of a listener. A worker that a rollback has left by its old definition may have one that the
     /// plan has no more: `(removed)`.
     pub fn listener_name(&self, id: ListenerId) -> &str {
-        let listener = self.listeners.get(&id);
+        let listener = self.find_listener(id);
         listener.map_or("(removed)", |listener| &listener.name)
     }
 

@@ -2,9 +2,10 @@
 //!
 //! Of the listeners that the daemon has already, there may be thousands, only where they stand in its plan
 //! is said. Places are no part of a plan's JSON, because what only moved within its file has not changed
-//! ([`super::fingerprint`]). Here they travel beside it, in the order in which they stand in the plan.
+//! ([`super::fingerprint`]). Here those of what is new, or has moved, travel beside it, in the order in which
+//! it stands in the plan.
 
-use super::fingerprint::Known;
+use super::fingerprint::{Known, Position};
 use super::model::{ListenerId, ListenerPlan, Plan};
 use super::origin::Origin;
 use crate::report::{FileId, Place, Sources};
@@ -20,9 +21,12 @@ pub struct PlanTransfer {
     plan: Plan,
     /// Each listener: where it stands in the plan of the daemon, or that it is the next one of this plan.
     listeners: Vec<Option<u32>>,
-    /// File, line, column and length of the sockets, then of the workers, then of the keys.
+    /// Which of the listeners have places beside them, by their numbers: those that are new, and those that
+    /// have moved.
+    placed: Vec<u32>,
+    /// File, line, column and length of the sockets of those, then of the workers, then of the keys.
     places: Vec<(u16, u32, u32, u32)>,
-    /// The keys of each listener whose places are known.
+    /// The keys, of each of those listeners, whose places are known.
     keys: Vec<Vec<Cow<'static, str>>>,
     origin: Arc<Origin>,
 }
@@ -30,18 +34,32 @@ pub struct PlanTransfer {
 impl PlanTransfer {
     /// Packs a plan that was just resolved.
     pub fn pack(mut plan: Plan, known: &Known) -> PlanTransfer {
-        let places = places(&plan).copied().map(parts).collect();
-        let keys = |listener: &ListenerPlan| {
-            let keys = listener.places.iter();
+        let positions = plan.listeners.values().map(|one| known.position(one));
+        let positions: Vec<Option<Position>> = positions.collect();
+        let numbered = (0..).zip(plan.listeners.values()).zip(&positions);
+        let placed = numbered.filter(|(_, position)| position.is_none_or(|known| known.has_moved));
+        let placed: Vec<(u32, &ListenerPlan)> =
+            placed.map(|((number, one), _)| (number, &**one)).collect();
+        let sockets = placed.iter().flat_map(|(_, one)| &one.sockets);
+        let workers = plan.workers.values().map(|worker| worker.place);
+        let of_keys = placed.iter().flat_map(|(_, one)| &one.places);
+        let places = sockets
+            .map(|socket| socket.place)
+            .chain(workers)
+            .chain(of_keys.map(|(_, place)| *place));
+        let places = places.map(parts).collect();
+        let keys = |(_, one): &(u32, &ListenerPlan)| {
+            let keys = one.places.iter();
             keys.map(|(key, _)| key.clone()).collect()
         };
-        let keys = plan.listeners.values().map(keys).collect();
-        let positions = plan.listeners.values().map(|one| known.position(one));
-        let listeners: Vec<Option<u32>> = positions.collect();
-        let mut is_new = listeners.iter().map(Option::is_none);
+        let keys = placed.iter().map(keys).collect();
+        let placed = placed.into_iter().map(|(number, _)| number).collect();
+        let mut is_new = positions.iter().map(Option::is_none);
         plan.listeners.retain(|_, _| is_new.next() == Some(true));
+        let positions = positions.into_iter();
         PlanTransfer {
-            listeners,
+            listeners: positions.map(|known| known.map(|known| known.at)).collect(),
+            placed,
             places,
             keys,
             origin: Arc::clone(&plan.origin),
@@ -49,37 +67,36 @@ impl PlanTransfer {
         }
     }
 
-    /// The plan with its places, and what they point into. `running` is the plan of which the other process
+    /// The plan with its places, and what they point into. The listeners that `running` has are the same
+    /// objects, with the keys that their sockets have there. `running` is the plan of which the other process
     /// was told; `None` if it was another one.
     pub fn unpack(mut self, running: &Plan) -> Option<(Plan, Sources)> {
         let mut new = std::mem::take(&mut self.plan.listeners).into_values();
-        let running: Vec<&ListenerPlan> = running.listeners.values().collect();
+        let running: Vec<&Arc<ListenerPlan>> = running.listeners.values().collect();
         let listeners = self.listeners.into_iter().map(|known| match known {
-            Some(at) => running.get(at as usize).map(|one| (*one).clone()),
+            Some(at) => running.get(at as usize).map(|one| Arc::clone(one)),
             None => new.next(),
         });
-        let numbered = (0..).map(ListenerId).zip(listeners);
-        let numbered = numbered.map(|(id, listener)| Some((id, listener?)));
-        self.plan.listeners = numbered.collect::<Option<BTreeMap<_, _>>>()?;
-        self.plan.number_sockets();
-        for (listener, keys) in self.plan.listeners.values_mut().zip(self.keys) {
-            let keys = keys.into_iter();
-            listener.places = keys.map(|key| (key, Place::default())).collect();
-        }
+        let mut listeners: Vec<Arc<ListenerPlan>> = listeners.collect::<Option<_>>()?;
         let mut from = self.places.into_iter().map(whole);
-        let listeners = self.plan.listeners.values_mut();
-        let sockets = listeners.flat_map(|listener| &mut listener.sockets);
-        for (socket, place) in sockets.zip(&mut from) {
-            socket.place = place;
+        for number in &self.placed {
+            let listener = Arc::make_mut(listeners.get_mut(*number as usize)?);
+            for (socket, place) in listener.sockets.iter_mut().zip(&mut from) {
+                socket.place = place;
+            }
         }
         for (worker, place) in self.plan.workers.values_mut().zip(&mut from) {
             // Just read, and nobody else has it.
             Arc::make_mut(worker).place = place;
         }
-        let listeners = self.plan.listeners.values_mut();
-        for (key, place) in listeners.flat_map(|one| &mut one.places).zip(&mut from) {
-            key.1 = place;
+        for (number, keys) in self.placed.iter().zip(self.keys) {
+            let listener = Arc::make_mut(listeners.get_mut(*number as usize)?);
+            listener.places = keys.into_iter().zip(&mut from).collect();
         }
+        self.plan.listeners = (0..)
+            .map(ListenerId)
+            .zip(listeners)
+            .collect::<BTreeMap<_, _>>();
         let mut sources = Sources::default();
         for file in &self.origin.files {
             sources.add(&file.name, &file.text);
@@ -87,22 +104,6 @@ impl PlanTransfer {
         self.plan.origin = self.origin;
         Some((self.plan, sources))
     }
-}
-
-fn places(plan: &Plan) -> impl Iterator<Item = &Place> {
-    let sockets = plan
-        .listeners
-        .values()
-        .flat_map(|listener| &listener.sockets);
-    let workers = plan.workers.values().map(|worker| &worker.place);
-    let keys = plan
-        .listeners
-        .values()
-        .flat_map(|listener| &listener.places);
-    sockets
-        .map(|socket| &socket.place)
-        .chain(workers)
-        .chain(keys.map(|(_, place)| place))
 }
 
 fn parts(place: Place) -> (u16, u32, u32, u32) {

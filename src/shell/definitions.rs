@@ -345,7 +345,7 @@ impl Definition {
             // As many may wait as the plan says now: another definition has the socket as well.
             let plan = match table.is_former(socket.key) {
                 true => None,
-                false => plan.listeners.get(&held.listener),
+                false => plan.find_listener(held.listener),
             };
             Some(HeldSocket {
                 listener: &socket.listener,

@@ -11,6 +11,7 @@ use listend::report::{FileId, Place};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -123,7 +124,7 @@ pub fn plan(listeners: &[&[Endpoint]], access: Access) -> Plan {
 
 /// The listener of a plan with this number.
 pub fn listener(plan: &mut Plan, number: u32) -> &mut ListenerPlan {
-    plan.listeners.get_mut(&ListenerId(number)).unwrap()
+    Arc::make_mut(plan.listeners.get_mut(&ListenerId(number)).unwrap())
 }
 
 /// What is held of the listener with this number, in the order of its keys.

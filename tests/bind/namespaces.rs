@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 /// A network namespace with loopback and a veth pair, `va` having fe80::a and 192.0.2.1.
 pub struct Namespace {
@@ -96,7 +97,7 @@ fn sockets_are_bound_inside_and_we_stay_outside() {
     let mut plan = namespace.plan(&endpoints);
     let mut other = single(tcp("127.0.0.1:0")).listener(ListenerId(0)).clone();
     other.sockets[0].key = SocketKey(3);
-    plan.listeners.insert(ListenerId(1), other);
+    plan.listeners.insert(ListenerId(1), Arc::new(other));
     for purpose in [Purpose::Try, Purpose::Keep] {
         let outcome = bind_all(&plan, purpose, Adopted::default());
         assert_eq!(outcome.errors, []);

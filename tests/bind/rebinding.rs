@@ -20,6 +20,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
 
 /// A daemon of nothing but its listeners.
 struct Running {
@@ -183,7 +184,7 @@ fn attributes_are_changed_on_the_live_socket_and_taken_back_if_something_fails()
     let mut bad = other();
     let blocked = plan(&[&[tcp(&taken.local_addr().unwrap().to_string())]], ACCESS);
     let blocked = blocked.listener(ListenerId(0)).clone();
-    bad.listeners.insert(ListenerId(2), blocked);
+    bad.listeners.insert(ListenerId(2), Arc::new(blocked));
     listener(&mut bad, 2).name = "blocked".to_owned();
     let errors = running.reload(bad).unwrap_err();
     assert_eq!(errors.len(), 1, "{errors:?}");

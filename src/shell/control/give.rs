@@ -15,6 +15,7 @@ use crate::store::Identity;
 use crate::sys::{self, SharedFd};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 impl Shell {
     pub(super) fn give_listener(&mut self, id: ClientId, name: &str) {
@@ -89,7 +90,7 @@ impl Shell {
                  that name and address before the next reload"
             ));
         }
-        let only = Plan::of_listeners(BTreeMap::from([(id, listener.clone())]));
+        let only = Plan::of_listeners(BTreeMap::from([(id, Arc::new(listener.clone()))]));
         // Copies: what came is closed apart.
         let mut inherited = Vec::new();
         for fd in &given {

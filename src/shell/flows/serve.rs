@@ -20,7 +20,7 @@ impl Shell {
         let mut quiet = Vec::new();
         for (key, group) in std::mem::take(&mut flows.groups) {
             let held = self.sockets.get(key);
-            let listener = held.and_then(|held| self.plan.listeners.get(&held.listener));
+            let listener = held.and_then(|held| self.plan.find_listener(held.listener));
             let wanted = listener.and_then(|listener| listener.flows);
             let mut group = group;
             let is_wanted = match wanted {
@@ -98,7 +98,7 @@ impl Shell {
         {
             log::warn!("{}: its flows are not kept any more: {error}", held.address);
             if let Some(group) = self.flows.groups.remove(&key) {
-                group.dissolve(Some((held, self.plan.listeners.get(&held.listener))));
+                group.dissolve(Some((held, self.plan.find_listener(held.listener))));
             }
         }
         self.follow_flows();

@@ -270,12 +270,12 @@ impl Past {
         plans: &BTreeMap<u32, Plan>,
         left: &mut Left,
     ) -> (SocketTable, Vec<BindError>) {
-        let mut held: BTreeMap<ListenerId, ListenerPlan> = BTreeMap::new();
+        let mut held: BTreeMap<ListenerId, Arc<ListenerPlan>> = BTreeMap::new();
         let mut adopted = Adopted::default();
         for fact in self.sockets.iter().filter(|fact| fact.former.is_none()) {
             let id = ListenerId(fact.listener);
             if let Some(listener) = plan.listeners.get(&id) {
-                held.entry(id).or_insert_with(|| listener.clone());
+                held.entry(id).or_insert_with(|| Arc::clone(listener));
             }
             let fd = left.remove(&Identity::read(&fact.identity));
             adopted.extend(fd.map(|fd| (SocketKey(fact.key), fd)));
@@ -398,10 +398,10 @@ fn add_former(
             ..socket.clone()
         }],
         symlinks: fact.record.symlinks.clone(),
-        ..listener.clone()
+        ..ListenerPlan::clone(listener)
     };
     let id = ListenerId(fact.listener);
-    let only = Plan::of_listeners(BTreeMap::from([(id, alone.clone())]));
+    let only = Plan::of_listeners(BTreeMap::from([(id, Arc::new(alone.clone()))]));
     let adopted = Adopted::from([(key, fd)]);
     let mut outcome = listener::bind_all(&only, Purpose::Keep, adopted);
     if let Some(mut socket) = outcome.bound.take(key) {

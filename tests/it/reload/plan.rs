@@ -4,8 +4,8 @@ use listend::config::{SourceFile, read};
 use listend::host::Facts;
 use listend::plan::fingerprint::Known;
 use listend::plan::{
-    ListenerId, ListenerPlan, Merge, Origin, OriginFile, Plan, PlanTransfer, SocketKey, Tense,
-    WorkerChange, WorkerId, WorkerPlan, resolve,
+    ListenerId, Merge, Origin, OriginFile, Plan, PlanTransfer, SocketKey, Tense, WorkerChange,
+    WorkerId, WorkerPlan, resolve,
 };
 use listend::report::{Kind, Problem, Report, Sources, Style, render};
 use proptest::prelude::*;
@@ -41,10 +41,8 @@ fn merge(running: &Plan, wanted: Plan) -> Merge {
 }
 
 fn keys(plan: &Plan) -> Vec<SocketKey> {
-    plan.listeners
-        .values()
-        .flat_map(ListenerPlan::keys)
-        .collect()
+    let listeners = plan.listeners();
+    listeners.flat_map(|(_, one)| one.keys()).collect()
 }
 
 /// The differences between two configurations.
@@ -418,8 +416,9 @@ workers:
         }],
         ..Origin::default()
     });
-    let (arrived, lines) = transferred(plan.clone(), &Plan::default()).expect("all of it");
-    assert_eq!(arrived, plan);
+    let running = Plan::default();
+    let (arrived, lines) = transferred(plan.clone(), &running).expect("all of it");
+    assert_eq!(merge(&running, arrived), merge(&running, plan.clone()));
     let show = |sources: &Sources| {
         let mut report = Report::default();
         for socket in &plan.listener(ListenerId(0)).sockets {
@@ -433,7 +432,7 @@ workers:
     // All that the daemon has stands elsewhere in its file.
     let running = self::plan(&format!("# moved\n\n{text}"));
     let (arrived, lines) = transferred(plan.clone(), &running).expect("all of it");
-    assert_eq!(arrived, plan);
+    assert_eq!(merge(&running, arrived), merge(&running, plan.clone()));
     assert_eq!(show(&lines), show(&sources));
 }
 
@@ -452,6 +451,12 @@ fn what_the_daemon_has_is_not_sent_again() {
     let sent = json["plan"]["listeners"].as_array().unwrap();
     let names: Vec<&str> = sent.iter().filter_map(|one| one["name"].as_str()).collect();
     assert_eq!(names, ["z"]);
+    assert_eq!(json["placed"], serde_json::json!([50]));
+    let (arrived, _) = transferred(wanted.clone(), &running).expect("all of it");
+    let objects = |plan: &Plan| plan.listeners.values().map(Arc::as_ptr).collect::<Vec<_>>();
+    let (before, after) = (objects(&running), objects(&merge(&running, arrived).plan));
+    assert_eq!(before[..50], after[..50]);
+    assert_ne!(before[50], after[50]);
     // A daemon that has changed meanwhile cannot know what is meant.
     let transfer: PlanTransfer = serde_json::from_value(json).unwrap();
     assert!(transfer.unpack(&Plan::default()).is_none());
@@ -527,8 +532,8 @@ proptest! {
             prop_assert_eq!(&merged, &merge(&running, wanted.clone()));
             prop_assert_eq!(content(&merged.plan), content(&wanted));
             // Whatever the daemon has of it already.
-            let arrived = transferred(wanted.clone(), &running).map(|(plan, _)| plan);
-            prop_assert_eq!(arrived.as_ref(), Some(&wanted));
+            let arrived = transferred(wanted.clone(), &running).map(|(plan, _)| merge(&running, plan));
+            prop_assert_eq!(arrived.as_ref(), Some(&merged));
             let (before, after) = (listeners(&running), listeners(&merged.plan));
             for (name, id) in &before {
                 prop_assert!(after.get(name).is_none_or(|now| now == id));
