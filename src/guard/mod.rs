@@ -15,7 +15,7 @@ mod socket;
 mod store;
 
 use crate::notify::{self, ManagerAddress};
-use crate::sys::{self, Heir, How, Started, Then, Whom};
+use crate::sys::{self, Heir, How, SharedFd, Started, Then, Whom};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -104,6 +104,8 @@ struct Guard {
     /// When to look after what closes descriptors. The daemon keeps those of its workers here, and the
     /// last close(2) may wait for whoever is at the other end ([`sys::close_apart`]).
     closing: Option<Duration>,
+    /// What came with BARRIER=1, until what was given up before is closed: its addresses are free then.
+    barriers: Vec<SharedFd>,
     /// When it was said last that messages count for nothing.
     complained: Option<Duration>,
 }
@@ -175,6 +177,7 @@ impl Guard {
             orphans,
             phase: Phase::Waits { until: now() },
             closing: None,
+            barriers: Vec::new(),
             complained: None,
         })
     }
@@ -188,6 +191,10 @@ impl Guard {
         self.reap();
         let now = now();
         self.closing = sys::close_apart(now.as_nanos() as u64).map(Duration::from_nanos);
+        if !self.barriers.is_empty() && !sys::is_closing() {
+            self.barriers.clear();
+            sys::close_foreign();
+        }
         self.outbox.turn(now);
         match self.phase {
             Phase::Waits { until } if until <= now => self.start(),
@@ -448,7 +455,9 @@ impl Guard {
             self.policy.is_ready();
         }
         let name = message.name.as_deref();
-        if message.store {
+        if message.barrier {
+            self.barriers.extend(datagram.descriptors);
+        } else if message.store {
             self.policy.has_left_something();
             let name = name.unwrap_or(notify::STORED);
             for fd in datagram.descriptors {

@@ -33,6 +33,8 @@ pub(super) enum Token {
     Notify(NotifyPart),
     /// Standard error takes more of the log.
     Log,
+    /// The keeper has closed what it was told to give up.
+    Keeper,
 }
 
 impl Token {
@@ -50,6 +52,7 @@ impl Token {
             Token::Output => 9,
             Token::Notify(part) => part.pack() << 4 | 10,
             Token::Log => 11,
+            Token::Keeper => 12,
         }
     }
 
@@ -66,6 +69,7 @@ impl Token {
             9 => Token::Output,
             10 => Token::Notify(NotifyPart::unpack(data >> 4)),
             11 => Token::Log,
+            12 => Token::Keeper,
             _ => Token::Signals,
         }
     }

@@ -333,6 +333,7 @@ impl Shell {
                 | Token::Exit(_)
                 | Token::Notify(_)
                 | Token::Log
+                | Token::Keeper
                 | Token::Writer(_)
                 | Token::Output => {}
             }

@@ -44,6 +44,10 @@ pub struct Keeper {
     count: usize,
     /// How many it has no room for.
     refused: BTreeMap<Name, usize>,
+    /// It was told to give up sockets, and not asked whether it has closed them.
+    has_given_up: bool,
+    /// Hangs up when it has closed what it was told to before.
+    barrier: Option<OwnedFd>,
 }
 
 /// Descriptors for which there is no room.
@@ -93,6 +97,8 @@ impl Keeper {
             kept: BTreeMap::new(),
             count: 0,
             refused: BTreeMap::new(),
+            has_given_up: false,
+            barrier: None,
         })
     }
 
@@ -198,6 +204,7 @@ impl Keeper {
     fn give_up(&mut self, name: Name) -> Result<(), Errno> {
         self.message(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])?;
         self.count -= self.kept.remove(&name).unwrap_or(0);
+        self.has_given_up |= matches!(name, Name::Sockets(_));
         Ok(())
     }
 
@@ -245,15 +252,48 @@ impl Keeper {
             tries = tries.checked_sub(1).ok_or(Errno::ETIMEDOUT)?;
             poll(&mut [], AGAIN)?;
         }
-        let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
-        self.message("BARRIER=1", &[theirs.as_fd()])?;
-        drop(theirs);
+        let ours = self.ask()?;
         let mut closed = [PollFd::new(ours.as_fd(), PollFlags::empty())];
         let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
         match poll(&mut closed, patience)? {
             0 => Err(Errno::ETIMEDOUT),
             _ => Ok(()),
         }
+    }
+
+    /// Asks it to tell when it has closed the sockets that it was told to give up, if there are any. Answers with the
+    /// descriptor that hangs up then. Where it takes no question nothing is known of it.
+    pub fn ask_whether_closed(&mut self) -> Option<BorrowedFd<'_>> {
+        if !self.has_given_up || !self.queue.is_empty() {
+            return None;
+        }
+        self.barrier = self.ask().ok();
+        self.has_given_up = false;
+        self.barrier.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether it has not closed them yet.
+    pub fn is_closing(&mut self) -> bool {
+        let is_closed = |barrier: &OwnedFd| {
+            let mut asked = [PollFd::new(barrier.as_fd(), PollFlags::empty())];
+            poll(&mut asked, PollTimeout::ZERO) != Ok(0)
+        };
+        if self.barrier.as_ref().is_some_and(is_closed) {
+            self.barrier = None;
+        }
+        self.barrier.is_some()
+    }
+
+    /// No longer waits for that.
+    pub fn stop_waiting(&mut self) {
+        self.barrier = None;
+    }
+
+    /// Sends `BARRIER=1`: the keeper closes the other end when it has done what it was told before.
+    fn ask(&self) -> Result<OwnedFd, Errno> {
+        let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+        self.message("BARRIER=1", &[theirs.as_fd()])?;
+        Ok(ours)
     }
 
     /// One datagram, which goes as a whole or not at all.
@@ -570,6 +610,32 @@ mod tests {
         let (_socket, mut keeper) = pair("no-barrier");
         let waited = keeper.settle(Duration::from_millis(1));
         assert_eq!(waited, Err(Errno::ETIMEDOUT));
+    }
+
+    #[test]
+    fn a_keeper_is_asked_once_whether_sockets_are_closed() {
+        let (socket, mut keeper) = pair("asked");
+        let file = File::open("/dev/null").expect("open");
+        keeper.add(Name::Sockets(3));
+        keeper.remove(Name::Process(1));
+        assert_eq!(keeper.send(|_| vec![file.as_fd()]), Ok(false));
+        assert!(keeper.ask_whether_closed().is_none());
+        keeper.remove(Name::Sockets(3));
+        // It is not told yet.
+        assert!(keeper.ask_whether_closed().is_none());
+        assert_eq!(keeper.send(|_| Vec::new()), Ok(false));
+        assert!(keeper.ask_whether_closed().is_some());
+        assert!(keeper.ask_whether_closed().is_none());
+        assert!(keeper.is_closing());
+        let mut last = None;
+        while let Some(message) = receive(&socket) {
+            last = Some(message);
+        }
+        let (text, fds) = last.expect("messages");
+        assert_eq!(text, "BARRIER=1");
+        assert!(keeper.is_closing());
+        drop(fds);
+        assert!(!keeper.is_closing());
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub(super) struct Store {
     again_at: Option<Mono>,
     /// When the first fact was left unwritten.
     behind_since: Option<Mono>,
+    /// How long the keeper is waited for that closes what was given up.
+    closing_until: Option<Mono>,
     /// The sockets that were not kept and that only workers have. The next listend may take them.
     unheld: Vec<facts::Socket>,
     /// What it was said that there is no room for.
@@ -297,6 +299,24 @@ impl Store {
         self.again_at.is_some()
     }
 
+    /// Whether the keeper still has sockets that were given up, whose addresses are taken until it closes them.
+    fn is_closing(&mut self) -> bool {
+        let Some(until) = self.closing_until else {
+            return false;
+        };
+        let keeper = self.keeper.as_mut();
+        let is_closing = keeper.is_some_and(|keeper| {
+            if clock::now() >= until {
+                keeper.stop_waiting();
+            }
+            keeper.is_closing()
+        });
+        if !is_closing {
+            self.closing_until = None;
+        }
+        is_closing
+    }
+
     /// Whether there is nothing to write or to send but what can wait.
     fn can_wait(&self) -> bool {
         let is_idle = self.keeper.as_ref().is_some_and(Keeper::is_idle);
@@ -330,6 +350,7 @@ impl Store {
     pub(super) fn deadline(&self) -> Option<Mono> {
         let reaped = (!self.unreaped.is_empty()).then(|| clock::now() + REAPED);
         let others = self.record_at.into_iter().chain(reaped);
+        let others = others.chain(self.closing_until);
         self.again_at.into_iter().chain(others).min()
     }
 

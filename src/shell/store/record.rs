@@ -8,10 +8,12 @@ use crate::listener::{BoundSocket, FlowGroup, Former};
 use crate::plan::{ListenerId, SocketKey};
 use crate::shell::clock;
 use crate::shell::process::{First, Process};
+use crate::shell::token::Token;
 use crate::shell::turn::Shell;
 use crate::store::{Identity, Keeper, Name};
 use crate::sys;
 use nix::poll::poll;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -210,7 +212,8 @@ impl Shell {
         let is_over = |at| clock::now() >= at + FIRST;
         let is_late = self.store.behind_since.is_some_and(is_over);
         let is_behind = self.store.is_behind() && !is_late;
-        let is_closing = sys::is_closing() && self.control.withholds_up_to(CLOSED);
+        let is_closing = self.store.is_closing() | sys::is_closing();
+        let is_closing = is_closing && self.control.withholds_up_to(CLOSED);
         if !is_behind && !is_closing {
             self.control.send_withheld(&self.epoll);
         }
@@ -300,6 +303,12 @@ impl Shell {
             && let Some(mut keeper) = store.keeper.take()
         {
             let sent = keeper.send(|name| self.kept_as(&store, name));
+            if let Some(closed) = keeper.ask_whether_closed() {
+                // Where it cannot be watched it is looked at when it is waited for no longer.
+                let hangs_up = EpollEvent::new(EpollFlags::empty(), Token::Keeper.pack());
+                let _best_effort = self.epoll.add(closed, hangs_up);
+                store.closing_until = Some(clock::now() + CLOSED);
+            }
             store.sent(keeper, sent);
         }
         self.store = store;

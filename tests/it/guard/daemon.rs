@@ -9,9 +9,10 @@ use crate::harness::{
 };
 use nix::sys::signal::Signal;
 use std::fs;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
 
 const ONE: &str = "
 listeners: { web: '127.0.0.1:0' }
@@ -36,15 +37,46 @@ fn a_reload_waits_for_an_address_that_was_given_up_a_moment_ago() {
     });
     guard.line(&["every eager worker is ready"]);
     guard.signal(Signal::SIGSTOP);
-    reload(&world, &few);
+    rewrite(&world, &few);
+    let given_up = begin(&world);
+    guard.line(&["closed 127.0.0.1"]);
     rewrite(&world, &more);
     let before = guard.lines_so_far(&["reload", "uid"]).len();
     let asked = begin(&world);
     let is_asked = || guard.lines_so_far(&["reload", "uid"]).len() > before;
     eventually("it is asked", is_asked);
     guard.signal(Signal::SIGCONT);
+    given_up.finish().expect_code(0);
     asked.finish().expect_code(0);
     TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    guard.stop();
+}
+
+// Rule: what a reload has given up can be bound by others when it is answered.
+#[test]
+fn a_reload_is_answered_when_the_guard_has_closed_what_it_gives_up() {
+    let world = World::new();
+    let port = free_port();
+    let few = "listeners: { own: '127.0.0.1:0' }\n".to_owned();
+    let more = few.replace(" }", &format!(", web: '127.0.0.1:{port}' }}"));
+    let guard = world.run_with(&more, |start| {
+        start.words_behind(["--guard", "--control", "$DIR/control.sock"]);
+    });
+    guard.line(&["every eager worker is ready"]);
+    for _ in 0..10 {
+        reload(&world, &few);
+        drop(TcpListener::bind(("127.0.0.1", port)).expect("it is free"));
+        reload(&world, &more);
+    }
+    // One that does not come to it is not waited for without an end.
+    guard.signal(Signal::SIGSTOP);
+    let asked = Instant::now();
+    reload(&world, &few);
+    assert!(asked.elapsed() > Duration::from_secs(1), "it is waited for");
+    guard.signal(Signal::SIGCONT);
+    eventually("it is free", || {
+        TcpListener::bind(("127.0.0.1", port)).is_ok()
+    });
     guard.stop();
 }
 
