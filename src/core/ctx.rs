@@ -91,6 +91,8 @@ pub(super) struct Timers {
     pub(super) uses: BTreeSet<(Mono, WorkerId)>,
     /// When which rollout is to be looked at again.
     pub(super) rollouts: BTreeSet<(Mono, WorkerId)>,
+    /// When the configuration is to be read again.
+    pub(super) reread: Option<Mono>,
 }
 
 /// The numbers to give out next. None is given out twice.
@@ -301,6 +303,7 @@ impl Outbox {
             | Effect::LookForEvidence { .. }
             | Effect::Unbind { .. }
             | Effect::Retire { .. }
+            | Effect::ReadAgain
             | Effect::Bind { .. }
             | Effect::Repair { .. }
             | Effect::WatchAddresses { .. }
@@ -353,7 +356,7 @@ impl Timers {
         let rollouts = self.rollouts.first().map(|(at, _)| *at);
         let uses = self.uses.first().map(|(at, _)| *at);
         let queues = self.queues.first().map(|(at, _)| *at);
-        [runs, hooks, gates, uses, queues, rollouts]
+        [runs, hooks, gates, uses, queues, rollouts, self.reread]
             .into_iter()
             .flatten()
             .min()

@@ -62,6 +62,8 @@ pub enum Effect {
         /// The process.
         process: ProcessId,
     },
+    /// Read the configuration again, for the reload of [`super::Input::ReloadBlocked`].
+    ReadAgain,
     /// Bind a listener that is missing; answered by [`super::Input::ListenerBound`] or
     /// [`super::Input::ListenerMissing`].
     Bind {

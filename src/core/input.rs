@@ -101,6 +101,9 @@ pub enum Input {
     },
     /// The machine has other addresses than before.
     AddressesChanged,
+    /// A reload could not bind addresses that are taken until others close their copies of sockets that were given
+    /// up. [`super::Effect::ReadAgain`] follows.
+    ReloadBlocked,
     /// A socket takes no clients any more: a worker has shut it down or removed its path.
     ListenerDamaged {
         /// Of which listener.

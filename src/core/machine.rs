@@ -139,6 +139,7 @@ impl Core {
             Input::ListenerMissing { listener, why } => self.listener_missing(listener, why),
             Input::ListenerBound { listener } => self.listener_bound(listener),
             Input::AddressesChanged => self.addresses_changed(),
+            Input::ReloadBlocked => self.reload_blocked(),
             Input::ListenerDamaged {
                 listener,
                 socket,
@@ -284,6 +285,7 @@ impl Core {
                 self.forget_listeners();
                 self.on_all(Worker::cancel_rollout);
                 self.forget_replanning();
+                self.read_again();
                 self.ctx.timers.gates.clear();
                 self.on_all(|worker, ctx| {
                     worker.forget_use(ctx);
@@ -333,6 +335,9 @@ impl Core {
         self.run_listener_timers();
         self.run_use_timers();
         self.run_queue_timers();
+        if self.ctx.timers.reread.is_some_and(|at| at <= now) {
+            self.read_again();
+        }
         while let Some(id) = pop_due(&mut self.ctx.timers.gates, now) {
             self.on(id, Worker::resume_gate);
         }

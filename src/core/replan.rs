@@ -18,6 +18,28 @@ use super::worker::Worker;
 use crate::plan::{Lifecycle, WorkerId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// From a reload that meets an address which is free in a moment to the next try, which reads the configuration again:
+/// whoever has a copy of its socket closes it meanwhile as a rule.
+const REREAD_PAUSE: Duration = Duration::from_millis(50);
+
+impl Core {
+    /// A reload waits for an address.
+    pub(super) fn reload_blocked(&mut self) {
+        self.ctx.timers.reread = Some(self.ctx.now + REREAD_PAUSE);
+        if self.ctx.phase >= Phase::Stopping {
+            self.read_again();
+        }
+    }
+
+    /// Goes on with a reload that waits: its time has come, or nothing is reloaded any more, which it is told then.
+    pub(super) fn read_again(&mut self) {
+        if self.ctx.timers.reread.take().is_some() {
+            self.ctx.outbox.push(Effect::ReadAgain);
+        }
+    }
+}
 
 impl Worker {
     /// What a reload has changed about it.

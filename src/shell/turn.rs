@@ -647,6 +647,7 @@ impl Shell {
             Effect::Close { connection } => self.clients.close(connection),
             Effect::LookForClients { worker } => self.look_for_clients(worker),
             Effect::HoldShards { worker, shards } => self.hold_shards(worker, shards),
+            Effect::ReadAgain => self.read_again(),
             Effect::Steer { worker, shards } => self.steer(worker, shards),
             Effect::LookAtShard { process } => self.look_at_shard(process),
             Effect::LookAtQueues { worker } => self.look_at_queues_of(worker),

@@ -101,6 +101,28 @@ fn only_the_workers_of_a_listener_that_is_waited_for_wait() {
 }
 
 #[test]
+fn a_reload_that_meets_an_address_is_tried_again_after_a_pause_and_when_all_is_stopped() {
+    let mut rig = rig(WAIT);
+    rig.give(Input::Start);
+    let reads = |rig: &Rig| rig.effects.contains(&Effect::ReadAgain);
+    for _ in 0..2 {
+        rig.give(Input::ReloadBlocked);
+        assert!(!reads(&rig));
+        rig.pass(Duration::from_millis(49));
+        assert!(!reads(&rig));
+        rig.pass(Duration::from_millis(1));
+        assert!(reads(&rig));
+        rig.pass(Duration::from_secs(1));
+        assert!(!reads(&rig), "once");
+    }
+    rig.give(Input::ReloadBlocked);
+    rig.give(Input::Stop);
+    assert!(reads(&rig));
+    rig.give(Input::ReloadBlocked);
+    assert!(reads(&rig));
+}
+
+#[test]
 fn a_wait_that_is_over_is_told_once_and_goes_on() {
     let mut rig = rig(WAIT);
     rig.give(missing(Missing::Address));

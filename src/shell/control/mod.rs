@@ -136,6 +136,8 @@ pub struct Control {
 #[derive(Debug, Default)]
 pub(super) struct Reloads {
     under_way: bool,
+    /// Whose reload waits for an address, if one does.
+    blocked: Option<Option<ClientId>>,
     /// `None` is a signal.
     waiting: VecDeque<Option<ClientId>>,
     /// The addresses of the sockets that were closed, and when. Whoever has a copy of one, such as the keeper or

@@ -6,7 +6,7 @@ use super::WaitsFor;
 use super::answer::refusal;
 use super::helper::{Fetched, Question};
 use crate::control::{Error, Progress, Reply};
-use crate::core::{Refused, Ticket};
+use crate::core::{Input, Refused, Ticket};
 use crate::plan::Plan;
 use crate::shell::looks::{Diagnosis, Tell};
 use crate::shell::reload::Reloaded;
@@ -72,15 +72,14 @@ impl Shell {
                 let ticket = client.map(|client| self.ticket_for(client));
                 match self.apply_plan(*wanted, &sources, ticket) {
                     Reloaded::InForce => self.accept_reload(client, ticket),
-                    // What the file says when the address is free: reading it takes that moment.
+                    // What counts is what the file says when the address is free.
                     Reloaded::NotBound(plan, errors)
                         if self.reloads.is_free_soon(&plan, &errors) =>
                     {
                         ticket.map(|ticket| self.control.tickets.remove(&ticket));
-                        self.reloads.under_way = self.send_out(client, Question::Reload, "");
-                        if self.reloads.under_way {
-                            return;
-                        }
+                        self.reloads.under_way = true;
+                        self.reloads.blocked = Some(client);
+                        return self.feed(Input::ReloadBlocked);
                     }
                     // It is over when it is known why.
                     Reloaded::NotBound(plan, errors) => {
@@ -106,6 +105,17 @@ impl Shell {
             }
         }
         self.finish_reload();
+    }
+
+    /// Goes on with the reload that waits for an address.
+    pub(in crate::shell) fn read_again(&mut self) {
+        let Some(client) = self.reloads.blocked.take() else {
+            return;
+        };
+        self.reloads.under_way = self.send_out(client, Question::Reload, "");
+        if !self.reloads.under_way {
+            self.finish_reload();
+        }
     }
 
     fn finish_reload(&mut self) {

@@ -75,6 +75,7 @@ impl<G: Grammar> Life<G> {
             | Effect::WatchAddresses { .. }
             | Effect::Answer { .. }
             | Effect::HoldShards { .. }
+            | Effect::ReadAgain
             | Effect::Steer { .. }
             | Effect::LookAtShard { .. }
             | Effect::TakeFlows { .. }
