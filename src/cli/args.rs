@@ -41,6 +41,10 @@ pub struct Arguments {
     #[arg(long, value_name = "WHERE", global = true, default_value = "auto")]
     pub log_to: LogTo,
 
+    /// For the daemon, whose number this is: end with it
+    #[arg(long, hide = true, value_name = "PID")]
+    pub depend_on: Option<i32>,
+
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,

@@ -36,6 +36,7 @@ mod watch_files;
 mod web;
 
 use crate::shell::logging::{self, Sink};
+use crate::sys;
 use args::{Arguments, LogTo, Verb};
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -60,6 +61,10 @@ pub fn main() -> ExitCode {
             };
         }
     };
+    if let Some(Err(why)) = arguments.depend_on.map(sys::depend_on) {
+        output::complain(&format!("cannot depend on the daemon: {why}"));
+        return Exit::Internal.into();
+    }
     let sink = match sink(&arguments) {
         Ok(sink) => sink,
         Err(why) => {

@@ -36,6 +36,24 @@ pub fn end_with_parent(command: &mut Command, signal: i32, ignore_sigpipe: bool)
     }
 }
 
+/// Has this process end by SIGKILL when its parent does, and at once if `parent` is its parent no more.
+///
+/// # Errors
+///
+/// prctl(2) failed.
+pub fn depend_on(parent: i32) -> io::Result<()> {
+    // SAFETY: bare system calls.
+    unsafe {
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        if libc::getppid() != parent {
+            libc::_exit(1);
+        }
+    }
+    Ok(())
+}
+
 /// Ends this process by a signal, as a child of it was ended, and without a core file of its own. Returns
 /// only where the signal ends nobody.
 pub fn end_by_signal(signal: i32) {

@@ -46,7 +46,7 @@ pub use apart::{
 };
 pub use arrivals::{Arrival, arrived, watch_arrivals};
 pub use copy::{Wait, do_in_a_copy};
-pub use dependent::{end_by_signal, end_with_parent};
+pub use dependent::{depend_on, end_by_signal, end_with_parent};
 pub use environment::forget_variable;
 pub use exit_info::exit_info;
 pub use fd::{

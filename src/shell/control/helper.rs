@@ -215,6 +215,11 @@ pub(super) fn start(
     // This very program, also when another has been installed in its place.
     let mut command = Command::new("/proc/self/exe");
     command.args(["--log-level", "off"]);
+    // Nobody else knows of it, and a file that it waits for may never come. It sees to that itself: what is
+    // done between fork(2) and exec would have std copy the memory for it.
+    command
+        .arg("--depend-on")
+        .arg(std::process::id().to_string());
     match question {
         Question::Check => command.args(["check", "--json", "--for-daemon"]),
         Question::DryRun => command.args(["check", "--json", "--for-daemon", "--with-plan"]),
@@ -240,8 +245,6 @@ pub(super) fn start(
     };
     command.arg("-c").arg(config);
     command.stdin(input).stdout(theirs).stderr(errors);
-    // Nobody else knows of it, and a file that it waits for may never come.
-    sys::end_with_parent(&mut command, Signal::SIGKILL as i32, false);
     let child = command.spawn()?;
     let pid = child.id() as i32;
     Ok(Forked {

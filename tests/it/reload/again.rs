@@ -6,12 +6,13 @@ use crate::harness::reloading::{
 };
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{
-    Daemon, Start, World, alone, client, descriptors, descriptors_become, eventually, exists,
-    free_port, kill, resident_kib, servers, settled, settled_descriptors,
+    Daemon, Start, World, alone, children, client, descriptors, descriptors_become, eventually,
+    exists, free_port, kill, resident_kib, servers, settled, settled_descriptors,
 };
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use serde_json::json;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -599,4 +600,30 @@ fn a_reload_is_answered_when_what_it_gives_up_is_free() {
         }
     }
     daemon.stop();
+}
+
+#[test]
+fn who_reads_a_configuration_ends_with_a_daemon_that_is_killed() {
+    let world = World::new();
+    let daemon = run(&world, "listeners: { one: '127.0.0.1:0' }\nworkers: {}\n");
+    daemon.line(&["listen", "bound"]);
+    let file = world.path("listend.yaml");
+    fs::remove_file(&file).expect("remove");
+    mkfifo(&file, Mode::S_IRWXU).expect("mkfifo");
+    // Somebody who writes, and does not come to an end.
+    let both = fs::OpenOptions::new().read(true).write(true).open(&file);
+    let _writer = both.expect("a FIFO");
+    daemon.signal(Signal::SIGHUP);
+    let mut readers = Vec::new();
+    eventually("somebody reads the configuration", || {
+        readers = children(daemon.pid());
+        let words =
+            |pid: i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        readers.len() == 1 && readers.iter().all(|one| words(*one).contains("check\0"))
+    });
+    daemon.signal(Signal::SIGKILL);
+    let _killed = daemon.status();
+    eventually("the reader is gone", || {
+        !readers.iter().any(|one| exists(*one))
+    });
 }
