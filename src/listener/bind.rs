@@ -487,3 +487,75 @@ fn with_port(endpoint: &Endpoint, port: u16) -> Endpoint {
     }
     endpoint
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Access, SocketPlan};
+    use crate::report::{FileId, Place};
+
+    fn is_pair(first: Endpoint, second: Endpoint) -> bool {
+        let place = Place {
+            file: FileId(0),
+            line: 1,
+            column: 1,
+            length: 1,
+        };
+        let sockets = [first, second].into_iter().zip(0..);
+        let sockets = sockets.map(|(endpoint, key)| SocketPlan {
+            key: SocketKey(key),
+            endpoint,
+            shard: 0,
+            place,
+        });
+        let access = Access {
+            owner: None,
+            group: None,
+            mode: 0o600,
+            directory_mode: 0o700,
+            directory_owner: None,
+            directory_group: None,
+        };
+        let listener = ListenerPlan::new("web".to_owned(), sockets.collect(), 16, access);
+        is_localhost_pair(&listener, 0)
+    }
+
+    #[test]
+    fn only_the_halves_of_localhost_get_one_port() {
+        let end = |transport, address: &str, is_half| Endpoint::Inet {
+            transport,
+            address: address.parse().expect("an address"),
+            v6_only: is_half,
+            optional: is_half,
+            scope: None,
+        };
+        let tcp = |address, is_half| end(Transport::Tcp, address, is_half);
+        let (four, six) = (tcp("127.0.0.1:0", false), tcp("[::1]:0", true));
+        assert!(is_pair(four.clone(), six.clone()));
+        assert!(is_pair(six.clone(), four.clone()));
+        for other in [
+            tcp("127.0.0.1:80", false),
+            tcp("192.0.2.1:0", false),
+            tcp("[::1]:0", true),
+            end(Transport::Udp, "127.0.0.1:0", false),
+            Endpoint::MessageQueue { name: "/q".into() },
+        ] {
+            assert!(!is_pair(other.clone(), six.clone()), "{other:?}");
+            assert!(!is_pair(six.clone(), other.clone()), "{other:?}");
+        }
+        // As somebody has written them, each for itself.
+        assert!(!is_pair(four.clone(), tcp("[::1]:0", false)));
+        for (v6_only, optional) in [(true, false), (false, true)] {
+            let mut six = six.clone();
+            if let Endpoint::Inet {
+                v6_only: only,
+                optional: may_lack,
+                ..
+            } = &mut six
+            {
+                (*only, *may_lack) = (v6_only, optional);
+            }
+            assert!(!is_pair(four.clone(), six));
+        }
+    }
+}

@@ -90,3 +90,27 @@ fn is_fifo(mode: nix::libc::mode_t) -> bool {
 pub(super) fn is_socket(mode: nix::libc::mode_t) -> bool {
     mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// After a restart nothing keeps the inode in use, and its number may be that of any file.
+    #[test]
+    fn only_what_can_have_been_bound_is_removed() {
+        let name = format!("listend-identity-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).expect("create a folder");
+        let [file, fifo, socket] = ["file", "fifo", "socket"].map(|name| folder.join(name));
+        std::fs::write(&file, "").expect("write");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).expect("make a FIFO");
+        let _socket = UnixListener::bind(&socket).expect("bind");
+        for (path, stays) in [(file, true), (fifo, false), (socket, false)] {
+            let identity = PathIdentity::of(&nix::sys::stat::lstat(&path).expect("a file"));
+            remove_if_ours(&path, identity).expect("no error");
+            assert_eq!(path.exists(), stays, "{path:?}");
+        }
+        std::fs::remove_dir_all(folder).expect("remove the folder");
+    }
+}

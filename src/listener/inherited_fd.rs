@@ -371,3 +371,82 @@ impl FoundSocket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(domain: Domain, kind: Type, address: SockAddr) -> Found {
+        Found::Socket(Box::new(FoundSocket {
+            domain,
+            kind,
+            protocol: Some(Protocol::TCP),
+            address: Some(address),
+            netlink_groups: None,
+            listening: true,
+            v6_only: None,
+            peer: None,
+        }))
+    }
+
+    #[test]
+    fn a_vsock_is_that_of_the_listener_by_kind_cid_and_port() {
+        let found = socket(Domain::VSOCK, Type::STREAM, SockAddr::vsock(2, 80));
+        let vsock = |kind, cid, port| Endpoint::Vsock { kind, cid, port };
+        let stream = UnixKind::Stream;
+        for by in [By::Name, By::Address] {
+            assert!(found.fits(&vsock(stream, 2, 80), by));
+            assert!(!found.fits(&vsock(UnixKind::SeqPacket, 2, 80), by));
+            assert!(!found.fits(&vsock(stream, 3, 80), by));
+            assert!(!found.fits(&vsock(stream, 2, 81), by));
+            assert!(!found.fits(&vsock(stream, 3, u32::MAX), by));
+        }
+        // A port that the kernel was to choose is known by the name alone.
+        assert!(found.fits(&vsock(stream, 2, u32::MAX), By::Name));
+        assert!(!found.fits(&vsock(stream, 2, u32::MAX), By::Address));
+        let other = socket(Domain::UNIX, Type::STREAM, SockAddr::vsock(2, 80));
+        assert!(!other.fits(&vsock(stream, 2, 80), By::Name));
+    }
+
+    #[test]
+    fn a_link_local_address_is_one_on_its_interface() {
+        let at = |scope| SocketAddr::V6(std::net::SocketAddrV6::new(LINK_LOCAL, 80, 0, scope));
+        let found = socket(Domain::IPV6, Type::STREAM, at(7).into());
+        let wanted = |scope: &str| Endpoint::Inet {
+            transport: Transport::Tcp,
+            address: at(0),
+            v6_only: true,
+            optional: false,
+            scope: Some(scope.to_owned()),
+        };
+        assert!(found.fits(&wanted("7"), By::Address));
+        assert!(!found.fits(&wanted("8"), By::Address));
+        assert!(!found.fits(&wanted("no-interface"), By::Address));
+    }
+
+    const LINK_LOCAL: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+    #[test]
+    fn a_queue_is_the_one_of_the_listener_by_its_name() {
+        let found = Found::MessageQueue("/one".into());
+        let queue = |name: &str| Endpoint::MessageQueue { name: name.into() };
+        assert!(found.fits(&queue("/one"), By::Address));
+        assert!(!found.fits(&queue("/other"), By::Name));
+    }
+
+    /// Another listend has bound it through a folder that had that number there.
+    #[test]
+    fn a_long_path_is_known_by_the_name_of_the_listener_and_its_own_last_part() {
+        let address = SockAddr::unix("/proc/self/fd/9/sock").expect("an address");
+        let found = socket(Domain::UNIX, Type::STREAM, address);
+        let unix = |path: PathBuf| Endpoint::Unix {
+            kind: UnixKind::Stream,
+            name: UnixName::Path(path),
+        };
+        let folder = PathBuf::from(format!("/{}", "x".repeat(107)));
+        assert!(found.fits(&unix(folder.join("sock")), By::Name));
+        assert!(!found.fits(&unix(folder.join("sock")), By::Address));
+        assert!(!found.fits(&unix(folder.join("other")), By::Name));
+        assert!(!found.fits(&unix("/run/sock".into()), By::Name));
+    }
+}

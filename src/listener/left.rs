@@ -138,6 +138,10 @@ mod tests {
         }
         // There is none: nothing was left.
         assert!(remove_left_files(&list, &HashSet::new()).is_empty());
+        // There is one that cannot be read.
+        fs::create_dir(&list).expect("create a folder");
+        let problems = remove_left_files(&list, &HashSet::new());
+        assert_eq!(problems[0].0, list);
         fs::remove_dir_all(folder).expect("remove the folder");
     }
 
@@ -162,6 +166,16 @@ mod tests {
         let record = table.get(KEY).expect("bound").record();
         assert!(record.fits(&listener(&path, 0o600), 0));
         assert!(!record.fits(&listener(&path, 0o660), 0));
+        let (us, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        for (owner, of_group, expected) in [
+            (us.as_raw(), group.as_raw(), true),
+            (us.as_raw() + 1, group.as_raw(), false),
+            (us.as_raw(), group.as_raw() + 1, false),
+        ] {
+            let mut owned = listener(&path, 0o600);
+            (owned.access.owner, owned.access.group) = (Some(owner), Some(of_group));
+            assert_eq!(record.fits(&owned, 0), expected);
+        }
         let mut linked = listener(&path, 0o600);
         linked.symlinks = vec![folder.join("link")];
         assert!(!record.fits(&linked, 0));

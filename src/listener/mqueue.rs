@@ -217,3 +217,33 @@ pub(super) fn remove_if_ours(name: &str, identity: PathIdentity) -> io::Result<(
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is removed when nobody has the queue open any more, which may be another's by then.
+    #[test]
+    fn a_queue_of_that_name_is_removed_only_if_it_is_the_same() {
+        let name = format!("/listend-queue-{}", std::process::id());
+        let call = c_name(&name).expect("a name");
+        let make = || sys::open_queue(&call, QueueOpen::New(None));
+        let Ok(queue) = make() else {
+            // The kernel has none, or no room for any.
+            return;
+        };
+        fchmod(&queue, Mode::S_IRUSR | Mode::S_IWUSR).expect("chmod");
+        let identity = PathIdentity::of(&fstat(&queue).expect("a queue"));
+        let another = PathIdentity {
+            ino: identity.ino + 1,
+            ..identity
+        };
+        let is_there = || sys::open_queue(&call, QueueOpen::Existing).is_ok();
+        remove_if_ours(&name, another).expect("no error");
+        assert!(is_there());
+        remove_if_ours(&name, identity).expect("no error");
+        assert!(!is_there());
+        remove_if_ours(&name, identity).expect("no error: it has gone");
+        remove_if_ours("no slash in front", identity).expect_err("no name of a queue");
+    }
+}

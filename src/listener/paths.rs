@@ -158,13 +158,7 @@ fn create(place: &Place, access: &Access) -> Result<(), Step> {
     }
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let handle = openat(place.folder(), place.name(), flags, Mode::empty()).map_err(failed)?;
-    let found = fstat(&handle).map_err(failed)?;
-    // A folder whose parent has the set-group-id bit inherits it, and the group. Others who may write
-    // to the parent could have put another folder of ours there, but none that is as new as this.
-    let is_ours = found.st_mode & 0o5777 == permissions(born).bits()
-        && found.st_uid == geteuid().as_raw()
-        && is_empty(&handle);
-    if !is_ours {
+    if !is_as_born(&handle, born).map_err(failed)? {
         return Err(failed(Errno::ENOTDIR));
     }
     if is_given_away {
@@ -172,6 +166,15 @@ fn create(place: &Place, access: &Access) -> Result<(), Step> {
     }
     let mode = Mode::from_bits_retain(access.directory_mode as nix::libc::mode_t & 0o7777);
     fchmod(&handle, mode).map_err(|errno| (BindStep::SetMode, errno))
+}
+
+/// Whether a folder can be the one just made. One whose parent has the set-group-id bit inherits it, and
+/// the group. Others who may write to the parent could have put another folder of ours there, but none
+/// that is as new as this.
+fn is_as_born(folder: &OwnedFd, mode: u32) -> nix::Result<bool> {
+    let found = fstat(folder)?;
+    let is_ours = found.st_uid == geteuid().as_raw();
+    Ok(found.st_mode & 0o5777 == permissions(mode).bits() && is_ours && is_empty(folder))
 }
 
 fn is_empty(folder: &OwnedFd) -> bool {
@@ -235,19 +238,23 @@ pub(super) fn try_replace(
 ) -> Result<TriedAt, Failure> {
     let refused = |errno| Failure::new(BindStep::RemoveStale, errno).about(path);
     let holds = place.holds();
-    let we = geteuid().as_raw();
-    // In a sticky folder such as /tmp only the owner of file or folder may unlink (unlink(2)).
-    let sticky = holds.st_mode & Mode::S_ISVTX.bits() != 0;
-    if sticky && we != 0 && we != found.st_uid && we != holds.st_uid {
+    if !may_unlink(geteuid().as_raw(), holds, found) {
         return Err(refused(Errno::EPERM));
     }
     may_write(place).map_err(refused)?;
     Ok((PathIdentity::of(holds), PathBuf::from(place.name())))
 }
 
+/// In a sticky folder such as /tmp only root and the owner of file or folder may unlink (unlink(2)).
+fn may_unlink(user: u32, folder: &FileStat, file: &FileStat) -> bool {
+    let sticky = folder.st_mode & Mode::S_ISVTX.bits() != 0;
+    !sticky || [0, folder.st_uid, file.st_uid].contains(&user)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_long_path_is_told_through_its_folder() {
@@ -263,5 +270,45 @@ mod tests {
         let error = through(&place).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(nix::libc::ENAMETOOLONG));
         assert!(fits(&place.path()).is_err());
+    }
+
+    #[test]
+    fn in_a_sticky_folder_one_unlinks_what_is_one_s_own() {
+        let stat = |mode, uid| {
+            let mut stat = nix::sys::stat::stat("/").expect("a folder");
+            (stat.st_mode, stat.st_uid) = (mode, uid);
+            stat
+        };
+        let file = stat(0o140_600, 2);
+        for (user, mode, expected) in [
+            (0, 0o41777, true),
+            (1, 0o41777, true),
+            (2, 0o41777, true),
+            (3, 0o41777, false),
+            (3, 0o40777, true),
+        ] {
+            assert_eq!(may_unlink(user, &stat(mode, 1), &file), expected, "{user}");
+        }
+    }
+
+    #[test]
+    fn a_folder_just_made_has_its_mode_and_owner_and_nothing_in_it() {
+        let name = format!("listend-born-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).expect("create a folder");
+        let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode));
+        set(0o2750).expect("chmod");
+        let handle = open(&path, OFlag::O_DIRECTORY, Mode::empty()).expect("open");
+        assert_eq!(is_as_born(&handle, 0o750), Ok(true));
+        assert_eq!(is_as_born(&handle, 0o700), Ok(false));
+        std::fs::write(path.join("file"), "").expect("write");
+        assert_eq!(is_as_born(&handle, 0o750), Ok(false));
+        std::fs::remove_file(path.join("file")).expect("remove");
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(1), None).expect("chown");
+            set(0o2750).expect("chmod");
+            assert_eq!(is_as_born(&handle, 0o750), Ok(false));
+        }
+        std::fs::remove_dir(&path).expect("remove");
     }
 }

@@ -443,4 +443,54 @@ mod tests {
         assert!(path.exists());
         clean(&path);
     }
+
+    #[test]
+    fn one_at_a_time_replaces_stale_sockets_in_a_folder() {
+        let (path, place, _stale) = with_stale("lock");
+        let first = lock(&place);
+        assert!(first.is_some());
+        assert!(lock(&place).is_none());
+        drop(first);
+        assert!(lock(&place).is_some());
+        clean(&path);
+    }
+
+    #[test]
+    fn who_can_move_the_folder_does_not_choose_which_server_is_asked() {
+        let (path, _, _stale) = with_stale("moved");
+        let folder = path.parent().expect("a folder").to_owned();
+        if std::os::unix::fs::chown(&folder, Some(4_711), None).is_err() {
+            return clean(&path);
+        }
+        let place = Place::of(&path).expect("a place");
+        let found = place.look().expect("a socket");
+        let away = folder.with_extension("away");
+        fs::rename(&folder, &away).expect("move");
+        fs::create_dir(&folder).expect("create a folder");
+        let _other = UnixListener::bind(&path).expect("bind");
+        probe(UnixKind::Stream, &path, &place, &found).expect("nobody is bound to what was found");
+        clean(&path);
+        clean(&away.join("sock"));
+    }
+
+    #[test]
+    fn what_is_at_the_path_after_bind_has_to_look_as_it_was_born() {
+        let (path, place, _stale) = with_stale("born");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+        let us = geteuid().as_raw();
+        let is_taken = |born| open_ours(&path, &place, born).is_ok();
+        assert!(is_taken(None) && is_taken(Some((0o600, us))));
+        assert!(
+            is_taken(Some((0o640, us))),
+            "a default ACL has taken a right"
+        );
+        assert!(!is_taken(Some((0o400, us))), "wider");
+        assert!(!is_taken(Some((0o600, us + 1))), "somebody else's");
+        fs::hard_link(&path, path.with_file_name("twice")).expect("link");
+        assert!(!is_taken(Some((0o600, us))), "two names");
+        fs::remove_file(&path).expect("remove");
+        fs::write(&path, "").expect("write");
+        assert!(!is_taken(None), "no socket");
+        clean(&path);
+    }
 }

@@ -89,9 +89,11 @@ fn a_listener_that_may_be_missing_is_bound_in_whole_or_not_at_all() {
     assert!(bound.at(0).is_empty() && folder.names().is_empty());
     assert_eq!(bound.at(1).len(), 1);
 
-    // Still taken: a retry leaves nothing either.
+    // Still taken: a retry leaves nothing either. That something stale has gone is true nevertheless.
+    leave_stale(&paths[0]);
     let (errors, notes) = bind_missing(&plan, FIRST, &mut bound);
-    assert_eq!((errors.len(), notes.len()), (1, 0));
+    let kinds: Vec<_> = notes.iter().map(|note| &note.kind).collect();
+    assert_eq!((errors.len(), kinds), (1, vec![&NoteKind::StaleReplaced]));
     assert!(bound.at(0).is_empty() && folder.names().is_empty());
 
     drop(taken);
@@ -104,6 +106,35 @@ fn a_listener_that_may_be_missing_is_bound_in_whole_or_not_at_all() {
     let before: Vec<_> = fds(&bound, FIRST);
     let (errors, _) = bind_missing(&plan, FIRST, &mut bound);
     assert_eq!((errors.len(), fds(&bound, FIRST)), (0, before));
+}
+
+#[test]
+fn of_a_listener_that_is_missing_only_what_was_removed_is_noted() {
+    let folder = Folder::new();
+    let path = folder.join("s");
+    leave_stale(&path);
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = udp(&taken.local_addr().unwrap().to_string());
+    let free = udp("127.0.0.1:0");
+    let mut plan = plan(
+        &[&[udp("127.0.0.1:0")], &[stream(&path), free, taken]],
+        ACCESS,
+    );
+    let small = with_options(
+        udp("127.0.0.1:0"),
+        &[("receive_buffer", OptionValue::Number(1))],
+    );
+    for number in [0, 1] {
+        listener(&mut plan, number).options = small.listener(FIRST).options.clone();
+    }
+    listener(&mut plan, 1).presence = Presence::Optional;
+    let outcome = keep(&plan);
+    assert!(outcome.bound.at(1).is_empty());
+    let notes = outcome.notes.iter().map(|note| {
+        let is_changed = matches!(note.kind, NoteKind::OptionChanged(_));
+        (note.listener.0, is_changed)
+    });
+    assert_eq!(notes.collect::<Vec<_>>(), [(0, true), (1, false)]);
 }
 
 fn fds(bound: &listend::listener::SocketTable, listener: ListenerId) -> Vec<i32> {

@@ -141,6 +141,15 @@ fn created_folders_get_their_owner_and_never_more_rights_than_asked() {
         ..ACCESS
     };
     let path = folder.join("a/b/s");
+    // Also where the mode is the one that it is born with.
+    let born = Access {
+        directory_mode: 0o700,
+        ..access
+    };
+    let outcome = bound(&plan(&[&[stream(&path)]], born));
+    let file = std::fs::symlink_metadata(folder.join("a")).unwrap();
+    assert_eq!((file.uid(), file.mode() & 0o7777), (other, 0o700));
+    outcome.bound.withdraw();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let observer = scope.spawn(|| {
@@ -401,6 +410,52 @@ fn who_can_change_the_way_steers_nothing_of_roots() {
     assert!(only_error(&keep(&plan)).obstacle.is_some());
     assert!(safe.join("sub/s").exists());
     drop(other);
+}
+
+#[test]
+fn nobody_else_has_for_a_moment_what_the_new_owner_may_do() {
+    let folder = Folder::new();
+    let Some(srv) = theirs(&folder, "srv") else {
+        return;
+    };
+    let umask = nix::sys::stat::umask(Mode::empty());
+    let ours = folder.join("s");
+    for (path, owner, group) in [
+        (&ours, Some(THEM), None),
+        (&ours, None, Some(THEM)),
+        // They make the file, and it becomes root's.
+        (&srv.join("s"), None, None),
+    ] {
+        let access = Access {
+            owner,
+            group,
+            mode: 0o660,
+            ..ACCESS
+        };
+        let wanted = (owner.unwrap_or(0), group.unwrap_or(0));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let observer = scope.spawn(|| {
+                let mut seen = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let file = std::fs::symlink_metadata(path);
+                    let file = file.ok().filter(|file| (file.uid(), file.gid()) != wanted);
+                    seen |= file.map_or(0, |file| file.mode() & 0o7777);
+                }
+                seen
+            });
+            for _ in 0..300 {
+                let outcome = bound(&plan(&[&[stream(path)]], access));
+                let file = std::fs::symlink_metadata(path).unwrap();
+                assert_eq!((file.uid(), file.gid()), wanted);
+                assert_eq!(file.mode() & 0o7777, 0o660);
+                outcome.bound.remove_paths();
+            }
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(observer.join().unwrap(), 0);
+        });
+    }
+    nix::sys::stat::umask(umask);
 }
 
 #[test]

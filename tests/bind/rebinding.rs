@@ -533,7 +533,11 @@ fn a_reload_that_fails_leaves_nothing_behind_and_one_that_can_do_without_goes_on
     let mut running = Running::start(plan(&[&[kept()]], ACCESS));
     let wanted = || {
         plan(
-            &[&[kept()], &[stream(&folder.join("deep/new"))], &[taken()]],
+            &[
+                &[kept()],
+                &[stream(&folder.join("deep/new"))],
+                &[stream(&folder.join("half")), taken()],
+            ],
             ACCESS,
         )
     };
@@ -549,7 +553,8 @@ fn a_reload_that_fails_leaves_nothing_behind_and_one_that_can_do_without_goes_on
     assert_eq!(running.missing.len(), 1);
     assert_eq!(running.missing[0].listener, ListenerId(2));
     UnixStream::connect(folder.join("deep/new")).unwrap();
-    assert!(running.bound.at(2).is_empty());
+    // All of its sockets, or none.
+    assert!(running.bound.at(2).is_empty() && !folder.join("half").exists());
     let endpoint: &Endpoint = &running.socket("l1").endpoint;
     assert_eq!(endpoint, &stream(&folder.join("deep/new")));
     running.bound.remove_paths();
