@@ -90,6 +90,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_stored_goes_as_far_as_numbers_are_free() {
+        let web = socket("web", "tcp", Name::Inet(([127, 0, 0, 1], 80).into()));
+        let systemd = Dialect::find("systemd").expect("a dialect");
+        // Below 7 there are 3 to 6.
+        for (sockets, stored) in [(1, 2), (2, 2), (3, 1), (4, 0), (5, 0)] {
+            let layout = laid_out(systemd, &vec![web; sockets], None);
+            assert_eq!(layout.fds.len(), sockets + stored, "{sockets}");
+        }
+    }
+
+    /// sun_path has 108 bytes and ends with a NUL (unix(7)).
+    #[test]
+    fn a_path_that_fills_the_address_can_be_told() {
+        let nginx = Dialect::find("nginx").expect("a dialect");
+        for (length, expected) in [(107, true), (108, false)] {
+            let path = std::path::PathBuf::from(format!("/{}", "x".repeat(length - 1)));
+            let socket = socket("app", "unix", Name::Path(&path));
+            assert_eq!((nginx.check)(&socket).is_ok(), expected, "{length}");
+        }
+    }
+
+    #[test]
     fn a_connection_is_told_of_in_the_same_way_whatever_the_instance() {
         for dialect in ALL.iter().filter(|dialect| dialect.connections) {
             let of = |instance, generation| {

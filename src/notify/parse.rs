@@ -211,6 +211,15 @@ mod tests {
     }
 
     #[test]
+    fn a_descriptor_is_polled_unless_it_is_not_to_be() {
+        for (value, unpolled) in [("1", false), ("0", true)] {
+            let message = parse(format!("FDSTORE=1\nFDPOLL={value}\n").as_bytes());
+            assert!(message.store && message.malformed == 0);
+            assert_eq!(message.unpolled, unpolled, "{value}");
+        }
+    }
+
+    #[test]
     fn every_field_is_understood() {
         let message = parse(
             b"RELOADING=1\nMONOTONIC_USEC=17\nREADY=1\nSTOPPING=1\nSTATUS=all is well = good\n\

@@ -197,8 +197,29 @@ impl Shell {
     }
 }
 
-/// Whether a process of this user may descend from a worker: only root's can have become any user.
 fn may_be_of_a_worker(processes: &Processes, uid: u32) -> bool {
-    let mut all = processes.iter();
-    uid == 0 || all.any(|(_, process)| process.uid == 0 || process.uid == uid)
+    may_descend(uid, processes.iter().map(|(_, process)| process.uid))
+}
+
+/// Whether a process of this user may descend from a worker of these: only root's can have become any user.
+fn may_descend(uid: u32, mut workers: impl Iterator<Item = u32>) -> bool {
+    uid == 0 || workers.any(|worker| worker == 0 || worker == uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_user_s_process_is_of_a_worker_only_if_that_is_root_s() {
+        for (uid, workers, expected) in [
+            (0, &[][..], true),
+            (1, &[][..], false),
+            (1, &[2, 1], true),
+            (1, &[2, 3], false),
+            (1, &[2, 0], true),
+        ] {
+            assert_eq!(may_descend(uid, workers.iter().copied()), expected);
+        }
+    }
 }

@@ -265,6 +265,33 @@ fn the_last_words_of_a_process_count() {
     daemon.stop();
 }
 
+// With as much room as systemd sets (net.unix.max_dgram_qlen), more than is read at a time.
+#[test]
+fn the_last_of_many_words_of_a_process_count() {
+    if !require_root() || require_tool("unshare").is_none() {
+        return;
+    }
+    let world = World::new();
+    let yaml = format!("workers: {{ app: {{ command: {PUPPET}, notify_access: main }} }}");
+    let script = "echo 512 > /proc/sys/net/unix/max_dgram_qlen && exec \"$@\"";
+    let daemon = world.run_with(&yaml, |start| {
+        start.words_behind(["--control", "$DIR/control.sock", "--log-level", "debug"]);
+        start.through(["unshare", "--net", "sh", "-c", script, "sh"]);
+    });
+    let mut puppet = world.puppet();
+    daemon.pause();
+    for _ in 0..200 {
+        puppet.ask("notify STATUS=still here");
+    }
+    puppet.ask("notify STATUS=farewell");
+    puppet.tell("exit 3");
+    puppet.wait_for_its_end();
+    daemon.resume();
+    daemon.line(&["app.0: sent [] with status \"farewell\""]);
+    assert!(daemon.lines_so_far(&["dropped"]).is_empty());
+    daemon.stop();
+}
+
 // --- The newline ------------------------------------------------------------------------------------
 
 #[test]
