@@ -91,9 +91,7 @@ impl Shell {
             expects: call.expects,
             waits_for: WaitsFor::Nothing,
         });
-        let request = Request::of(call, access);
-        match request {
-            Ok(request) if !client.peer.may(&request) => self.fail(id, &Error::PermissionDenied),
+        match client.peer.request(call, access) {
             Ok(request) => self.carry_out(id, request),
             Err(error) => self.fail(id, &error),
         }

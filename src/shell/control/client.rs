@@ -1,7 +1,7 @@
 //! One client of the control socket: bytes in, bytes out, and who it is. Never waits.
 
 use crate::control::{
-    self, Access, Expects, FrameTooLong, Inbox, Outbox, Owner, Reply, Request, Unread,
+    self, Access, Call, Error, Expects, FrameTooLong, Inbox, Outbox, Owner, Reply, Request, Unread,
 };
 use crate::core::{Mono, Ticket};
 use crate::plan::{Grant, SocketKey, WorkerId};
@@ -55,8 +55,21 @@ impl Peer {
         !self.built_in && grant.permits(self.uid, groups.chain([self.gid]))
     }
 
+    /// What it asks for, if it may.
+    ///
+    /// # Errors
+    ///
+    /// As [`Request::of`].
+    pub(super) fn request(&self, call: Call, access: Access) -> Result<Request, Error> {
+        let request = Request::of(call, access)?;
+        match self.may(&request) {
+            true => Ok(request),
+            false => Err(Error::PermissionDenied),
+        }
+    }
+
     /// Whether a request is one of those that it was given its connection for, if it was given one for some.
-    pub(super) fn may(&self, request: &Request) -> bool {
+    fn may(&self, request: &Request) -> bool {
         let Some(restarts) = &self.restarts else {
             return true;
         };
@@ -457,12 +470,12 @@ mod tests {
         let asks = |method: &str, worker: &str| {
             let frame =
                 format!("{{\"method\":\"io.listend.Manager.{method}\",\"parameters\":{worker}}}");
-            let call = crate::control::Call::read(frame.as_bytes()).expect("a call");
-            Request::of(call, Access::Act).expect("a request")
+            let call = Call::read(frame.as_bytes()).expect("a call");
+            watches.peer.request(call, Access::Act).is_ok()
         };
         let of = |worker: &str| format!("{{\"worker\":\"{worker}\"}}");
-        assert!(watches.peer.may(&asks("Restart", &of("app"))));
-        assert!(watches.peer.may(&asks("Status", "{\"name\":\"app\"}")));
+        assert!(asks("Restart", &of("app")));
+        assert!(asks("Status", "{\"name\":\"app\"}"));
         for (method, parameters) in [
             ("Restart", of("other")),
             ("Restart", of("app.0")),
@@ -471,7 +484,7 @@ mod tests {
             ("Status", "{\"name\":\"other\"}".to_owned()),
             ("Reload", "{}".to_owned()),
         ] {
-            assert!(!watches.peer.may(&asks(method, &parameters)), "{method}");
+            assert!(!asks(method, &parameters), "{method}");
         }
         let built_in = Client::built_in(ours(), Mono(0), None).expect("a client");
         for owner in [Some(owner), None] {

@@ -417,16 +417,9 @@ impl Control {
     fn admit(&mut self, epoll: &Epoll, mut client: Client) {
         let owner = self.owner();
         let access = client.peer.access(owner);
-        // Root finds a place, however many others have come.
-        let places = match access {
-            Access::Act => self.max_clients,
-            Access::Look => self.max_clients / 2,
-            Access::Nothing => MAX_UNAUTHORIZED,
-        };
         let like_it = |one: &&Client| one.peer.access(owner) == access;
-        let is_bounded = access != Access::Act && !client.peer.built_in;
-        let is_full = is_bounded && self.clients.values().filter(like_it).count() >= places;
-        if is_full {
+        let places = places(access, self.max_clients).filter(|_| !client.peer.built_in);
+        if places.is_some_and(|places| self.clients.values().filter(like_it).count() >= places) {
             log::debug!(
                 "control socket: too many clients like {}",
                 client.peer.words()
@@ -655,5 +648,85 @@ impl Control {
         if self.accept_state != AcceptState::Open {
             self.open(epoll);
         }
+    }
+}
+
+/// How many clients with these rights are served, of so many in all; `None` for root, who finds a place however
+/// many others have come.
+fn places(access: Access, all: usize) -> Option<usize> {
+    match access {
+        Access::Act => None,
+        Access::Look => Some(all / 2),
+        Access::Nothing => Some(MAX_UNAUTHORIZED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Transport;
+    use crate::listener::BindStep;
+    use crate::plan::{ListenerId, ListenerPlan, SocketKey, SocketPlan};
+    use crate::report::{FileId, Place};
+
+    #[test]
+    fn who_may_look_leaves_half_of_the_places_to_others() {
+        assert_eq!(places(Access::Act, 2048), None);
+        assert_eq!(places(Access::Look, 2048), Some(1024));
+        assert_eq!(places(Access::Nothing, 2048), Some(MAX_UNAUTHORIZED));
+    }
+
+    #[test]
+    fn an_address_given_up_lately_is_free_soon_and_no_other() {
+        let tcp = |port: u16| Endpoint::Inet {
+            transport: Transport::Tcp,
+            address: ([127, 0, 0, 1], port).into(),
+            v6_only: false,
+            optional: false,
+            scope: None,
+        };
+        let place = Place {
+            file: FileId(0),
+            line: 1,
+            column: 1,
+            length: 1,
+        };
+        let sockets = [(0, 80), (1, 81)].map(|(key, port)| SocketPlan {
+            key: SocketKey(key),
+            endpoint: tcp(port),
+            shard: 0,
+            place,
+        });
+        let access = crate::plan::Access {
+            owner: None,
+            group: None,
+            mode: 0o600,
+            directory_mode: 0o700,
+            directory_owner: None,
+            directory_group: None,
+        };
+        let web = ListenerPlan::new("web".to_owned(), sockets.into(), 16, access);
+        let plan = Plan::new([web], []);
+        let error = |socket, errno| BindError {
+            listener: ListenerId(0),
+            socket,
+            step: BindStep::Bind,
+            errno,
+            obstacle: None,
+            path: None,
+        };
+        let (taken, other) = (error(0, libc::EADDRINUSE), error(1, libc::EADDRINUSE));
+        let mut reloads = Reloads::default();
+        assert!(!reloads.is_free_soon(&plan, std::slice::from_ref(&taken)));
+        reloads.gave_up(tcp(80));
+        assert!(reloads.is_free_soon(&plan, std::slice::from_ref(&taken)));
+        assert!(!reloads.is_free_soon(&plan, &[]));
+        assert!(!reloads.is_free_soon(&plan, std::slice::from_ref(&other)));
+        assert!(!reloads.is_free_soon(&plan, &[taken.clone(), other]));
+        assert!(!reloads.is_free_soon(&plan, &[error(0, libc::EACCES)]));
+        // It was long enough ago.
+        let past = reloads.given_up.front_mut().expect("one");
+        past.1 = Mono(0);
+        assert!(!reloads.is_free_soon(&plan, &[taken]));
     }
 }

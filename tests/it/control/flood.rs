@@ -246,6 +246,26 @@ fn calls_that_are_too_long_or_never_end_are_bounded() {
     siege.end();
 }
 
+// Each has sent less than a call may have, and all together more than is kept (64 MiB).
+#[test]
+fn what_is_kept_for_all_together_is_bounded() {
+    let siege = Siege::begin();
+    let before = resident_kib(siege.daemon.pid());
+    let half: Vec<UnixStream> = (0..1200)
+        .map(|_| {
+            let mut stream = siege.connect();
+            assert!(pour_once(&mut stream, &[b' '; LONG]));
+            stream
+        })
+        .collect();
+    siege.daemon.line(&["too much is buffered for clients"]);
+    siege.answers();
+    let grown = resident_kib(siege.daemon.pid()).saturating_sub(before);
+    assert!(grown < 100 << 10, "{grown} KiB");
+    drop(half);
+    siege.end();
+}
+
 /// Sends all of it.
 fn pour_once(stream: &mut UnixStream, bytes: &[u8]) -> bool {
     stream.write_all(bytes).is_ok()
