@@ -9,10 +9,9 @@ use crate::plan::{Activation, ListenerId, Plan, WorkerId, WorkerPlan};
 use crate::sys::{self, SharedFd, Tell};
 use crate::worker::Served;
 use foldhash::{HashMap, HashMapExt};
-use nix::fcntl::{FcntlArg, fcntl};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// What is known of clients at the moment.
 pub(super) struct Clients {
@@ -25,8 +24,6 @@ pub(super) struct Clients {
     /// The ends of the socket over which children that could not be launched give connections back:
     /// for reading, and theirs.
     back: (OwnedFd, OwnedFd),
-    /// From which number on there are so many descriptors that a child should not copy them.
-    many_from: Option<RawFd>,
     /// The process id of listend.
     pid: i32,
 }
@@ -41,16 +38,12 @@ pub(super) struct Connection {
 
 impl Clients {
     /// No client yet.
-    pub(super) fn new(
-        named: HashMap<WorkerId, Vec<ListenerId>>,
-        many_from: Option<RawFd>,
-    ) -> io::Result<Clients> {
+    pub(super) fn new(named: HashMap<WorkerId, Vec<ListenerId>>) -> io::Result<Clients> {
         Ok(Clients {
             connections: HashMap::new(),
             named,
             waiters: HashMap::new(),
             back: sys::passing_pair()?,
-            many_from,
             pid: std::process::id().cast_signed(),
         })
     }
@@ -109,7 +102,6 @@ impl Clients {
                 number: connection.0,
                 connection: fd.as_raw_fd(),
                 parent: self.pid,
-                many_from: self.many_from,
             },
             None => Tell::ByPipe,
         }
@@ -202,22 +194,17 @@ pub(super) fn accepts(plan: &Plan) -> bool {
 
 /// So many sockets are no burden to a child that copies them.
 const FEW_SOCKETS: usize = 500;
-/// Where the sockets go that are more; what a child needs is mostly below.
-const HIGH: RawFd = 2048;
 
-/// Moves the sockets out of the way, if they are so many that they would slow down each launch:
-/// clone(2) copies every descriptor, and exec closes every copy, unless they can be left out as a
-/// range. Answers where that range begins.
-pub(super) fn make_room(sockets: &mut SocketTable) -> Option<RawFd> {
-    if sockets.iter().count() <= FEW_SOCKETS || !sys::can_unshare_descriptors() {
-        return None;
+/// Moves the sockets out of the way, if they are so many that they would slow down each launch.
+pub(super) fn make_room(sockets: &mut SocketTable) {
+    if sockets.iter().count() <= FEW_SOCKETS {
+        return;
     }
     for socket in sockets.iter_mut() {
-        match fcntl(&socket.fd, FcntlArg::F_DUPFD_CLOEXEC(HIGH)) {
-            Ok(number) => socket.fd = sys::take_descriptor(number).ok()?.into(),
+        match sys::copy_out_of_the_way(&*socket.fd) {
+            Some(copy) => socket.fd = copy.into(),
             // Not as many are allowed. It works with them where they are, but slowly.
-            Err(_) => return None,
+            None => return,
         }
     }
-    Some(HIGH)
 }

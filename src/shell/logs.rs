@@ -20,6 +20,7 @@ use crate::output::{Kept, Piece, Splitter, Style, Tagger, visible};
 use crate::plan::{Plan, WorkerId, WorkerPlan};
 use crate::report::describe;
 use crate::stage::{LaunchFailure, Stage};
+use crate::sys;
 use crate::worker::{self, JOURNAL};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -307,6 +308,7 @@ impl Logs {
         };
         let made = pipe2(OFlag::O_CLOEXEC).and_then(|(reading, writing)| {
             set_nonblocking(&reading, true)?;
+            let reading = sys::out_of_the_way(reading);
             match self.pipes(&sink) {
                 Some(pipes) => pipes.add(epoll, &reading, process)?,
                 None => return Err(Errno::EBADF),

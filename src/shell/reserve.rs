@@ -4,7 +4,9 @@
 //! ones are taken, and the client stays in its queue. It is raised for what may take them: a start that finds
 //! none, a connection that comes back, what workers send. A child raises its own.
 
+use crate::sys;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+use std::os::fd::RawFd;
 
 /// How many are kept, where there are enough: as many as one message can bring (SCM_MAX_FD), and some
 /// more for a start and its child.
@@ -25,7 +27,11 @@ impl Reserve {
         let Ok((all, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
             return Reserve::default();
         };
-        let is_kept = set(all - MOST.min(all / SHARE)).is_some();
+        let others = all - MOST.min(all / SHARE);
+        let is_kept = set(others).is_some();
+        if is_kept {
+            sys::keep_free_from(RawFd::try_from(others).unwrap_or(RawFd::MAX));
+        }
         Reserve {
             all: is_kept.then_some((all, hard)),
         }

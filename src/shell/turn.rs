@@ -152,8 +152,11 @@ impl Shell {
         )?;
         let accepts = clients::accepts(&plan);
         watch_children(&mut signals, &epoll, accepts)?;
-        let many_from = accepts.then(|| clients::make_room(&mut sockets)).flatten();
-        let clients = Clients::new(clients::named(&plan), many_from)?;
+        let reserve = Reserve::keep();
+        if accepts {
+            clients::make_room(&mut sockets);
+        }
+        let clients = Clients::new(clients::named(&plan))?;
         let watch = Watch::new(clients::roles(&plan));
         let logs = Logs::new(&plan);
         let metrics = Metrics::new();
@@ -183,7 +186,7 @@ impl Shell {
             notify: Notify::default(),
             manager: Manager::default(),
             memory: MemoryEvents::new(),
-            reserve: Reserve::keep(),
+            reserve,
             closing: None,
             is_performing: false,
             store: Store::default(),

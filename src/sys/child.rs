@@ -31,14 +31,16 @@ struct Failure {
 pub(super) unsafe fn become_worker(work: &mut Work) -> ! {
     // SAFETY: the caller's contract is passed on; `steps` returns only on failure.
     unsafe {
-        if let Some((held, release)) = work.held
-            && !is_released(held, release)
-        {
-            end();
-        }
         let gate = work.gate.as_ref();
         let failure = match own_descriptors(work.unshare_from, &work.running) {
-            Ok(()) => steps(&mut work.prepared, work.to_default, gate),
+            Ok(()) => {
+                if let Some((held, release)) = work.held
+                    && !is_released(held, release)
+                {
+                    end();
+                }
+                steps(&mut work.prepared, work.to_default, gate)
+            }
             Err(failure) => failure,
         };
         let message = failure.message();

@@ -1,6 +1,7 @@
 //! clone(2) of a prepared worker, and how it tells how its exec went.
 
 use super::child;
+use super::high;
 use super::prepared::{
     FdAction, Gate, HELD, Prepared, RELEASED, RUNNING, SHARING, STATUS_LENGTH, STATUS_MOST, Stack,
     Stdio, WAITING, Work,
@@ -8,7 +9,7 @@ use super::prepared::{
 use super::raw::{self, CloneArguments};
 use crate::stage::{LaunchFailure, Stage};
 use nix::errno::Errno;
-use nix::libc::{self, c_int, c_uint, c_void};
+use nix::libc::{self, c_int, c_void};
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -38,9 +39,6 @@ pub enum Tell<'a> {
         connection: RawFd,
         /// The process id of the daemon.
         parent: c_int,
-        /// From this number on there are so many descriptors that copying them all, only for exec to
-        /// close them, would take longer than the rest of a launch. `None` if there are few.
-        many_from: Option<RawFd>,
     },
 }
 
@@ -227,24 +225,27 @@ pub fn launch(
         }
         Tell::ByPipe | Tell::ByMemory { .. } => (None, None),
     };
-    let (status, writer, gate, many_from) = match tell {
+    let (status, writer, gate) = match tell {
         Tell::ByMemory {
             back,
             number,
             connection,
             parent,
-            many_from,
         } if shares && prepared.second.is_none() => {
             let gate = Gate {
                 word: AtomicU32::new(HELD),
                 parent,
                 back: (connection, number),
             };
-            (None, Writer::Shared(back), Some(gate), many_from)
+            (None, Writer::Shared(back), Some(gate))
         }
         Tell::ByMemory { .. } | Tell::ByPipe | Tell::PipeWhenReleased => {
             let (status, writer) = status_pipe()?;
-            (Some(status), Writer::Own(writer), None, None)
+            (
+                Some(high::out_of_the_way(status)),
+                Writer::Own(writer),
+                None,
+            )
         }
     };
     let writer_fd = writer.number();
@@ -258,7 +259,13 @@ pub fn launch(
         Stdio::Descriptor(fd) | Stdio::File { handle: fd, .. } => fd,
         Stdio::Inherit | Stdio::Null => writer_fd,
     };
-    let needed = prepared.fds.iter().chain([&writer_fd, &output]).max();
+    let held_fd = held.as_ref().map_or(writer_fd, AsRawFd::as_raw_fd);
+    let needed = prepared
+        .fds
+        .iter()
+        .chain([&writer_fd, &output, &held_fd])
+        .max();
+    let many_from = high::begins_at().filter(|_| shares);
     let unshare_from = many_from.filter(|from| needed.is_some_and(|needed| needed < from));
     let used = STACKS.with_borrow_mut(Vec::pop);
     let stack = used.unwrap_or_else(|| Box::new_uninit_slice(STACK_SIZE));
@@ -280,15 +287,12 @@ pub fn launch(
     });
     // SAFETY: Box::into_raw is never null.
     let work = unsafe { NonNull::new_unchecked(Box::into_raw(work)) };
-    let flags = if !shares {
-        libc::CLONE_PIDFD
-    } else if status.is_some() {
-        libc::CLONE_PIDFD | libc::CLONE_VM
-    } else if unshare_from.is_none() {
-        libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID
-    } else {
-        libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | libc::CLONE_FILES
-    };
+    let asks_for = |flags: c_int, is_wanted: bool| if is_wanted { flags } else { 0 };
+    let clears = libc::CLONE_CHILD_CLEARTID;
+    let flags = asks_for(libc::CLONE_VM, shares)
+        | asks_for(libc::CLONE_PIDFD, status.is_some())
+        | asks_for(clears, status.is_none() || unshare_from.is_some())
+        | asks_for(libc::CLONE_FILES, unshare_from.is_some());
     match clone(work, flags) {
         Ok((pid, pidfd)) => {
             if unshare_from.is_some() {
@@ -296,7 +300,7 @@ pub fn launch(
             }
             Ok(Launched {
                 pid,
-                pidfd,
+                pidfd: pidfd.map(high::out_of_the_way),
                 launching: Launching {
                     status,
                     work,
@@ -328,11 +332,9 @@ impl Writer<'_> {
     }
 }
 
+/// Neither end waits: what is written is less than an empty pipe takes.
 fn status_pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
-    let (status, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
-    nix::fcntl::fcntl(&status, flags)?;
-    Ok((status, writer))
+    nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK)
 }
 
 /// The first function of the child.
@@ -441,17 +443,6 @@ fn wait_for_own_descriptors(work: NonNull<Work>) {
             libc::syscall(libc::SYS_futex, running, libc::FUTEX_WAIT, SHARING, none);
         }
     }
-}
-
-/// Whether a child can start with its parent's descriptors and take a copy of only some of them:
-/// close_range(2) with CLOSE_RANGE_UNSHARE (Linux 5.9), in whose place older kernels answer ENOSYS.
-pub fn can_unshare_descriptors() -> bool {
-    // SAFETY: nothing has that number, and a process of one thread shares its table with nobody.
-    let answer = unsafe {
-        let last = c_uint::MAX;
-        libc::syscall(libc::SYS_close_range, last, last, libc::CLOSE_RANGE_UNSHARE)
-    };
-    raw::BARE && answer == 0
 }
 
 /// Tells on the status pipe that the second of two programs was not reached, and why.

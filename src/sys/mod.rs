@@ -16,6 +16,7 @@ mod exit_info;
 mod fd;
 mod fork;
 mod heir;
+mod high;
 mod interrupt;
 mod launch;
 mod local_time;
@@ -55,10 +56,9 @@ pub use fd::{
 };
 pub use fork::{Forked, NOT_EXECUTED, fork, fork_and_execute};
 pub use heir::{Heir, Started};
+pub use high::{copy_out_of_the_way, keep_free_from, out_of_the_way};
 pub use interrupt::{Interrupted, interrupt_soon, prepare_to_interrupt};
-pub use launch::{
-    Launched, Launching, Tell, can_unshare_descriptors, discard, launch, tell_failure,
-};
+pub use launch::{Launched, Launching, Tell, discard, launch, tell_failure};
 pub use local_time::{LocalTime, local_time};
 pub use memory::return_free_memory;
 pub use mount::{

@@ -197,7 +197,7 @@ impl Guarded<'_> {
     }
 
     /// How many snapshots, and other files, the guard keeps.
-    fn kept_like(&self, what: &str) -> usize {
+    pub(crate) fn kept_like(&self, what: &str) -> usize {
         let kept = self.kept();
         kept.iter().filter(|path| path.contains(what)).count()
     }

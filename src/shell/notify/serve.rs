@@ -606,7 +606,7 @@ fn no_way(what: &str, error: &io::Error) -> LaunchFailure {
 fn newline_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok((ours, theirs))
+    Ok((sys::out_of_the_way(ours), theirs))
 }
 
 #[cfg(test)]

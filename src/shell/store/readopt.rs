@@ -224,6 +224,7 @@ impl Shell {
             None if fact.rest.is_some() => None,
             None => return,
         };
+        let found = found.map(sys::out_of_the_way);
         if let Some(pidfd) = &found {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Exit(id).pack());
             if let Err(errno) = self.epoll.add(pidfd, event) {
@@ -240,7 +241,7 @@ impl Shell {
             let at = kept
                 .iter()
                 .position(|fd| Identity::of(fd) == Some(identity.clone()))?;
-            Some(kept.swap_remove(at))
+            Some(sys::out_of_the_way(kept.swap_remove(at)))
         };
         let (output, newline) = (pipe_with(&fact.output), pipe_with(&fact.newline));
         let facts::ToldFact {

@@ -505,7 +505,6 @@ fn what_serves_a_connection_executes_nothing_before_it_is_let_go() {
         number: 1,
         connection: connection.accepted.as_raw_fd(),
         parent: std::process::id().cast_signed(),
-        many_from: None,
     };
     let mut launched = launch(prepared, tell).expect("launch");
     let (pid, by_memory) = (launched.pid, launched.launching.status().is_none());

@@ -1,5 +1,6 @@
 //! Workers: how they run, stop and fail.
 
+mod crowd;
 mod failed;
 mod presets;
 mod run;
