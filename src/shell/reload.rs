@@ -186,9 +186,6 @@ impl Shell {
     /// Has everything that is made after a plan follow the new one.
     fn follow_plan(&mut self, sources: &Sources) {
         self.clients.follow(&self.plan);
-        if let Err(error) = self.watch_children() {
-            log::warn!("cannot watch for children that exit: {error}");
-        }
         self.control.files = sources.names();
         self.logs.follow(&self.plan);
     }

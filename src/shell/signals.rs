@@ -19,21 +19,13 @@ pub struct Arrived {
     pub origin: Origin,
 }
 
-/// Whether children may turn up that were not started here: orphans, which go to PID 1 and to a
-/// subreaper, or children of whatever program executed listend.
-fn may_have_strangers() -> bool {
-    let is_subreaper = nix::sys::prctl::get_child_subreaper().unwrap_or(true);
-    let has_children = sys::wait(sys::Whom::Anybody, sys::Then::Leave).is_ok();
-    std::process::id() == 1 || is_subreaper || has_children
-}
-
 /// The signals that listend handles. Installed before anything is bound, so that one that comes
 /// during start-up is acted on and not lost.
 #[derive(Debug)]
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, WithRawSiginfo>,
     /// For SIGCHLD.
-    children: Option<SignalFd>,
+    children: SignalFd,
     /// nohup(1): the terminal's hangup was ignored when listend was started, and stays so.
     nohup: bool,
 }
@@ -43,7 +35,7 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// No descriptors are left for the pipe.
+    /// No descriptors are left.
     pub fn install() -> io::Result<Signals> {
         sys::reset_child_signal();
         sys::ignore_file_size_signal();
@@ -59,38 +51,23 @@ impl Signals {
         let mut blocked = SigSet::empty();
         blocked.add(Signal::SIGCHLD);
         blocked.thread_set_mask()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Signals {
             delivery,
-            children: None,
+            children: SignalFd::with_flags(&blocked, flags)?,
             nohup,
         })
     }
 
-    /// Starts to tell about children that end, if there may be any that have no pidfd:
-    /// `without_pidfd` says whether there are such of our own.
-    ///
-    /// # Errors
-    ///
-    /// No descriptors are left.
-    pub fn watch_children(&mut self, without_pidfd: bool) -> io::Result<()> {
-        if without_pidfd || may_have_strangers() {
-            let mut wanted = SigSet::empty();
-            wanted.add(Signal::SIGCHLD);
-            let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-            self.children = Some(SignalFd::with_flags(&wanted, flags)?);
-        }
-        Ok(())
-    }
-
-    /// Readable when a child has ended; `None` if that is not told.
-    pub fn children(&self) -> Option<BorrowedFd<'_>> {
-        self.children.as_ref().map(SignalFd::as_fd)
+    /// Readable when a child has ended, of our own or an orphan that has come to a subreaper.
+    pub fn children(&self) -> BorrowedFd<'_> {
+        self.children.as_fd()
     }
 
     /// Takes the news that children have ended. There is one piece of it however many did, which names the
     /// first of them; it may have been reaped meanwhile, and the number may be another's.
     pub fn take_children(&self) -> Option<i32> {
-        let news = self.children.as_ref()?.read_signal().ok()??;
+        let news = self.children.read_signal().ok()??;
         Some(news.ssi_pid.cast_signed())
     }
 

@@ -25,6 +25,9 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+/// So many processes are on their way to their programs before the first of them is looked at.
+const MOST_PIPES: usize = 32;
+
 impl Shell {
     pub(super) fn spawn(&mut self, wanted: SpawnRequest) {
         if let Some(found) = self.take_found(wanted.instance) {
@@ -85,6 +88,9 @@ impl Shell {
                     launching.release();
                 }
                 self.feed(Input::Spawned { process: id });
+                if !is_silent {
+                    self.look_at_earlier(id);
+                }
                 if matches!(wanted.task, Task::Program) && connection.is_none() {
                     let definition = self.definition(wanted.instance, wanted.revision);
                     let index = wanted.instance.index;
@@ -100,6 +106,17 @@ impl Shell {
                     failure,
                 });
             }
+        }
+    }
+
+    /// Where many are started in one turn, those that have reached their programs meanwhile are told, so that not
+    /// every one has a pipe at a time: the next child has a copy of each.
+    fn look_at_earlier(&mut self, started: ProcessId) {
+        self.last_started.push_back(started);
+        if self.last_started.len() > MOST_PIPES
+            && let Some(earlier) = self.last_started.pop_front()
+        {
+            self.exec_status(earlier);
         }
     }
 

@@ -41,7 +41,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::unistd::geteuid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR2};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -66,6 +66,8 @@ pub struct Shell {
     /// The processes on their way to exec that tell nobody when they are there, since when, and when
     /// they are looked at next.
     pub(super) launching: Vec<(ProcessId, Mono, Mono)>,
+    /// The last processes that were started and tell that by a pipe.
+    pub(super) last_started: VecDeque<ProcessId>,
     pub(super) daemon_context: DaemonContext,
     pub(super) core: Core,
     pub(super) metrics: Metrics,
@@ -141,7 +143,7 @@ impl Shell {
     pub(super) fn with_core(
         plan: Plan,
         mut sockets: SocketTable,
-        (mut signals, daemon_context): (Signals, DaemonContext),
+        (signals, daemon_context): (Signals, DaemonContext),
         core: Core,
         definitions: Definitions,
     ) -> io::Result<Shell> {
@@ -150,10 +152,12 @@ impl Shell {
             signals.fd(),
             EpollEvent::new(EpollFlags::EPOLLIN, Token::Signals.pack()),
         )?;
-        let accepts = clients::accepts(&plan);
-        watch_children(&mut signals, &epoll, accepts)?;
+        epoll.add(
+            signals.children(),
+            EpollEvent::new(EpollFlags::EPOLLIN, Token::Children.pack()),
+        )?;
         let reserve = Reserve::keep();
-        if accepts {
+        if clients::accepts(&plan) {
             clients::make_room(&mut sockets);
         }
         let clients = Clients::new(clients::named(&plan))?;
@@ -166,6 +170,7 @@ impl Shell {
             watch,
             clients,
             launching: Vec::new(),
+            last_started: VecDeque::new(),
             daemon_context,
             core,
             metrics,
@@ -457,20 +462,13 @@ impl Shell {
         }
     }
 
-    /// Starts to watch for children that have no pidfd, if a reload has brought some.
-    pub(super) fn watch_children(&mut self) -> io::Result<()> {
-        let accepts = clients::accepts(&self.plan);
-        watch_children(&mut self.signals, &self.epoll, accepts)
-    }
-
     /// Reaps the child that SIGCHLD has named, if it serves a connection and has ended: most often that is all.
     fn reap_named(&mut self, pid: i32) {
-        let named = self.processes.by_pid(pid);
-        let without_pidfd = |id: &ProcessId| {
+        let serves = |id: &ProcessId| {
             let process = self.processes.get(*id);
-            process.is_some_and(|process| process.pidfd.is_none())
+            process.is_some_and(|process| process.connection.is_some() && process.pidfd.is_none())
         };
-        if let Some(id) = named.filter(without_pidfd) {
+        if let Some(id) = self.processes.by_pid(pid).filter(serves) {
             self.exited(id);
         }
     }
@@ -762,18 +760,6 @@ impl Shell {
             self.close_socket(socket);
         }
     }
-}
-
-fn watch_children(signals: &mut Signals, epoll: &Epoll, accepts: bool) -> io::Result<()> {
-    if signals.children().is_some() {
-        return Ok(());
-    }
-    signals.watch_children(accepts)?;
-    if let Some(children) = signals.children() {
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Children.pack());
-        epoll.add(children, event)?;
-    }
-    Ok(())
 }
 
 /// What the core has to know about the listeners.

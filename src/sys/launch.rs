@@ -19,10 +19,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 /// The way in which a child reports that it did not get to its program.
 #[derive(Debug, Clone, Copy)]
 pub enum Tell<'a> {
-    /// A pipe of its own, which can be watched: the daemon is told at once.
+    /// A pipe of its own, which can be watched: the daemon is told at once. That it has ended is told by
+    /// SIGCHLD alone.
     ByPipe,
-    /// The same; and the child does nothing before [`Launching::release`]. It ends if the daemon has
-    /// ended before that.
+    /// The same with a pidfd; and the child does nothing before [`Launching::release`]. It ends if the daemon
+    /// has ended before that.
     PipeWhenReleased,
     /// By the memory that it shares, which costs no system call: the daemon looks when it has a reason
     /// to. That it has ended is told by SIGCHLD alone. The connection that the child is for is closed
@@ -47,7 +48,7 @@ pub enum Tell<'a> {
 pub struct Launched {
     /// The process id, also the session and process group once the child has called setsid(2).
     pub pid: i32,
-    /// Becomes readable when it exits; `None` with [`Tell::ByMemory`].
+    /// Becomes readable when it exits; with [`Tell::PipeWhenReleased`] alone.
     pub pidfd: Option<OwnedFd>,
     /// The exec under way.
     pub launching: Launching,
@@ -290,7 +291,7 @@ pub fn launch(
     let asks_for = |flags: c_int, is_wanted: bool| if is_wanted { flags } else { 0 };
     let clears = libc::CLONE_CHILD_CLEARTID;
     let flags = asks_for(libc::CLONE_VM, shares)
-        | asks_for(libc::CLONE_PIDFD, status.is_some())
+        | asks_for(libc::CLONE_PIDFD, release.is_some())
         | asks_for(clears, status.is_none() || unshare_from.is_some())
         | asks_for(libc::CLONE_FILES, unshare_from.is_some());
     match clone(work, flags) {

@@ -45,7 +45,7 @@ workers:
     // Two descriptors for signals: those to listend, and SIGCHLD. Two for the process that has found the
     // fifo: its socket and its end.
     eventually("only signals and the child that hangs are watched", || {
-        watched(daemon.pid()) == 6
+        watched(daemon.pid()) == 5
     });
     daemon.stop();
 }

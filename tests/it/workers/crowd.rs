@@ -1,7 +1,7 @@
 //! What workers get of a daemon that has many descriptors: most of those have numbers of which no child has a copy
 //! (`sys::high`).
 
-use crate::harness::app::PUPPET;
+use crate::harness::app::{self, PUPPET};
 use crate::harness::reloading::{ask, reload, run};
 use crate::harness::varlink;
 use crate::harness::{
@@ -125,6 +125,21 @@ fn a_worker_gets_the_same_of_the_next_daemon() {
             assert!(high(daemon) > 600, "{:?}", numbers(daemon));
         }
     });
+}
+
+// Each had a pidfd, of which every child had a copy.
+#[test]
+fn further_instances_take_no_further_descriptors() {
+    let open = |instances: usize| {
+        let world = World::new();
+        let lines = format!("instances: {instances}");
+        let daemon = world.run(&app::yaml("[/bin/sleep, '600']", &lines));
+        daemon.line(&["every eager worker has started"]);
+        let open = settled_descriptors(daemon.pid());
+        daemon.stop();
+        open
+    };
+    assert_eq!(open(100), open(1));
 }
 
 // A second program on the way, another user, one that serves a connection, and one that cannot be executed.
