@@ -626,6 +626,31 @@ fn a_watched_status_follows_the_daemon_to_its_end() {
 
 // Rule: an answer is put together over several turns, and a reload may come between two of them.
 #[test]
+fn more_instances_than_are_looked_at_at_once_are_each_shown_once() {
+    const INSTANCES: usize = 300;
+    let world = World::new();
+    let yaml = format!(
+        "listeners: {{ web: '127.0.0.1:0' }}\nworkers:\n  few: {{ command: [sleep, '1000'], listeners: [web] }}\n  \
+         many: {{ command: [sleep, '1000'], listeners: [web], instances: {INSTANCES} }}\n"
+    );
+    let daemon = varlink::run(&world, &yaml);
+    daemon.line(&["every eager worker has started"]);
+    let mut client = Varlink::connect(&world);
+    for name in [None, Some("many")] {
+        let answer = client.ask("Status", json!({ "name": name }));
+        let workers = answer["workers"].as_array().expect("workers");
+        let many = workers.last().expect("a worker")["instances"].as_array();
+        let names = many.expect("instances").iter().map(|one| {
+            assert_eq!(one["state"], "running");
+            one["name"].as_str().expect("a name").to_owned()
+        });
+        let expected = (0..INSTANCES).map(|number| format!("many.{number}"));
+        assert_eq!(names.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
+    daemon.stop();
+}
+
+#[test]
 fn a_reload_may_overtake_an_answer() {
     let world = World::new();
     let yaml = |count: usize| -> String {

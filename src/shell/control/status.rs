@@ -1,7 +1,7 @@
 //! What `Status` answers, put together piece by piece: with thousands of listeners it takes longer
 //! than the loop can wait.
 
-use super::status_reply::StatusReply;
+use super::status_reply::{StatusReply, WorkerPiece};
 use crate::config::{Endpoint, Order, Output, SocketKind};
 use crate::control::{
     BEFORE_PARAMETERS, Connections, Daemon, Detail, Instance, Life, Listener, ListenerState, Queue,
@@ -17,10 +17,13 @@ use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, event_text};
 use std::collections::HashMap;
-use std::time::Duration;
 
 /// So many pieces at a time.
 const PIECES: usize = 16;
+/// So many instances are as much work as one piece.
+const INSTANCES_A_PIECE: usize = 8;
+/// So many instances of one worker are shown as they are at one moment; there may be thousands.
+const INSTANCES: usize = PIECES * INSTANCES_A_PIECE;
 
 impl Shell {
     /// Begins to answer `Status`. Whether there is anything with that name.
@@ -53,6 +56,7 @@ impl Shell {
             listeners: listeners.into_iter(),
             before: before.into_iter(),
             workers: meant.into_iter(),
+            worker: None,
             queues: DepthReader::new(),
             running: HashMap::new(),
             is_at_workers: false,
@@ -92,7 +96,9 @@ impl Shell {
         let Some(mut reply) = self.control.status_replies.pop_front() else {
             return;
         };
-        for _ in 0..PIECES {
+        let mut pieces = 0;
+        while pieces < PIECES {
+            pieces += 1;
             if !reply.is_at_workers {
                 match reply.listeners.next() {
                     Some(id) => {
@@ -114,20 +120,24 @@ impl Shell {
                 }
                 continue;
             }
-            match reply.workers.next() {
-                Some(id) => {
-                    // A reload may have removed it meanwhile.
-                    if self.plan.workers.contains_key(&id) {
-                        let piece = self.render_worker(id, reply.name.is_some());
-                        reply.add(&piece);
-                    }
-                }
-                None => {
-                    reply.json.extend_from_slice(b"]}}");
-                    let rest = Reply::rest(reply.json);
-                    return self.control.reply(&self.epoll, reply.client, &rest);
-                }
-            }
+            let begun = reply.worker.take();
+            let worker = begun.or_else(|| Some(self.begin_worker(reply.workers.next()?)));
+            let Some(mut worker) = worker else {
+                reply.json.extend_from_slice(b"]}}");
+                let rest = Reply::rest(reply.json);
+                return self.control.reply(&self.epoll, reply.client, &rest);
+            };
+            let next = worker.left.by_ref().take(INSTANCES);
+            let before = worker.done.len();
+            let next = next.filter_map(|instance| self.portray_instance(instance));
+            worker.done.extend(next);
+            pieces += (worker.done.len() - before) / INSTANCES_A_PIECE;
+            if worker.left.len() > 0 {
+                reply.worker = Some(worker);
+            } else if self.plan.workers.contains_key(&worker.id) {
+                let piece = self.render_worker(worker, reply.name.is_some());
+                reply.add(&piece);
+            } // A reload has removed it meanwhile.
         }
         let (client, part) = (reply.client, reply.take_part());
         // First, so that it is forgotten if the client has gone.
@@ -242,13 +252,16 @@ impl Shell {
         })
     }
 
-    fn render_worker(&self, id: WorkerId, in_full: bool) -> Worker {
+    fn begin_worker(&self, id: WorkerId) -> WorkerPiece {
+        let left: Vec<InstanceId> = self.core.instances_of(id).collect();
+        let (left, done) = (left.into_iter(), Vec::new());
+        WorkerPiece { id, left, done }
+    }
+
+    fn render_worker(&self, piece: WorkerPiece, in_full: bool) -> Worker {
+        let (id, instances) = (piece.id, piece.done);
         let plan = self.definitions.worker(id);
         let (now, wall) = (clock::now(), clock::wall());
-        let instances = self.core.instances_of(id);
-        let instances: Vec<Instance> = instances
-            .filter_map(|instance| self.portray_instance(instance, now, wall))
-            .collect();
         let counts = self.core.connections(id);
         let (activation, connections) = match plan.lifecycle.activation {
             Activation::Eager => ("eager", None),
@@ -331,8 +344,9 @@ impl Shell {
         }
     }
 
-    fn portray_instance(&self, id: InstanceId, now: Mono, wall: Duration) -> Option<Instance> {
+    fn portray_instance(&self, id: InstanceId) -> Option<Instance> {
         let facts = self.core.facts(id)?;
+        let (now, wall) = (clock::now(), clock::wall());
         // One that has always waited does so since the start.
         let since = facts.since.max(self.control.since);
         let process = facts.state.process();

@@ -1,5 +1,7 @@
 //! An answer to `Status` while it is made.
 
+use crate::control::Instance;
+use crate::core::InstanceId;
 use crate::listener::DepthReader;
 use crate::plan::{ListenerId, WorkerId};
 use crate::shell::token::ClientId;
@@ -20,11 +22,20 @@ pub(super) struct StatusReply {
     /// The listeners that the configuration has no more, by name.
     pub(super) before: std::vec::IntoIter<String>,
     pub(super) workers: std::vec::IntoIter<WorkerId>,
+    /// The worker that is under way: there may be thousands of instances.
+    pub(super) worker: Option<WorkerPiece>,
     pub(super) queues: DepthReader,
     /// Whether a worker has a running instance, as far as that was asked.
     pub(super) running: HashMap<WorkerId, bool>,
     /// Whether the listeners are done.
     pub(super) is_at_workers: bool,
+}
+
+/// A worker while its instances are looked at.
+pub(super) struct WorkerPiece {
+    pub(super) id: WorkerId,
+    pub(super) left: std::vec::IntoIter<InstanceId>,
+    pub(super) done: Vec<Instance>,
 }
 
 impl StatusReply {
