@@ -407,6 +407,18 @@ fn a_listener_is_put_back_in_order_before_a_spawn() {
         assert_eq!(raw.nonblocking().unwrap(), nonblocking);
         TcpStream::connect(("127.0.0.1", port(socket))).unwrap();
     }
+    // connect(2) has a datagram socket hear one peer alone.
     let outcome = bound(&single(udp("127.0.0.1:0")));
-    prepare_for_spawn(first(&outcome), 64, IoMode::NonBlocking).unwrap();
+    let socket = first(&outcome);
+    let [peer, other] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let raw = SockRef::from(&socket.fd);
+    raw.connect(&peer.local_addr().unwrap().into()).unwrap();
+    for connected in [true, false] {
+        let disturbed = prepare_for_spawn(socket, 64, IoMode::NonBlocking).unwrap();
+        assert_eq!(disturbed.connected, connected);
+        let address = ("127.0.0.1", port(socket));
+        assert_eq!(other.send_to(b"heard", address).unwrap(), 5);
+        let mut buffer = [const { std::mem::MaybeUninit::uninit() }; 8];
+        assert_eq!(raw.recv(&mut buffer).unwrap(), 5);
+    }
 }

@@ -5,6 +5,7 @@ use listend::config::options::OptionValue;
 use listend::config::{Endpoint, Presence};
 use listend::listener::{
     Adopted, BindStep, NoteKind, Outcome, Purpose, bind_all, bind_missing, prepare_for_spawn,
+    set_mode,
 };
 use listend::plan::{ListenerId, Plan, SocketKey};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -174,6 +175,7 @@ fn adopt(plan: &Plan, fds: Vec<OwnedFd>) -> Outcome {
 #[test]
 fn an_adopted_socket_goes_on_with_our_options_and_backlog() {
     let theirs = TcpListener::bind("127.0.0.1:0").unwrap();
+    theirs.set_nonblocking(true).unwrap();
     fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     let address = theirs.local_addr().unwrap();
     let waiting = TcpStream::connect(address).unwrap();
@@ -190,7 +192,10 @@ fn an_adopted_socket_goes_on_with_our_options_and_backlog() {
     let flags = fcntl(&socket.fd, FcntlArg::F_GETFD).unwrap();
     assert!(FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC));
     let raw = SockRef::from(&socket.fd);
-    assert!(raw.tcp_nodelay().unwrap());
+    // Nothing is known of O_NONBLOCK.
+    let mode = listend::listener::IoMode::Blocking;
+    assert!(set_mode(socket, mode).unwrap());
+    assert!(!raw.nonblocking().unwrap() && raw.tcp_nodelay().unwrap());
     raw.accept().expect("the client that waited is still there");
     drop(waiting);
     // It was bound without, and that cannot be changed any more.
@@ -201,7 +206,6 @@ fn an_adopted_socket_goes_on_with_our_options_and_backlog() {
     assert_eq!(changed.key, "free_bind");
     let values = (changed.asked.as_str(), changed.effective.as_str());
     assert_eq!(values, ("true", "false"));
-    let mode = listend::listener::IoMode::Blocking;
     prepare_for_spawn(socket, 16, mode).unwrap();
 }
 
