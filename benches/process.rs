@@ -69,6 +69,16 @@ impl Process {
         Process::start(command, Ending::Terminate)
     }
 
+    /// The same in a session of its own, as the daemon of a guard is: the scheduler shares out the processors among
+    /// sessions (sched(7), autogroup), and who shares one with its clients is woken less often, for more at a time.
+    pub fn listend_in_session(config: &Path, control: &Path) -> Result<Process> {
+        // It does not fork, since it leads no process group here.
+        let mut command = Command::new("setsid");
+        command.arg(machine::listend()).args(["run", "-c"]);
+        command.arg(config).arg("--control").arg(control);
+        Process::start(command, Ending::Terminate)
+    }
+
     /// The same under a guard, which is the process that is started.
     pub fn listend_guarded(config: &Path, control: &Path) -> Result<Process> {
         let mut command = Command::new(machine::listend());

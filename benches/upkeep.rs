@@ -52,7 +52,7 @@ fn written(folder: &Path, rows: &mut Vec<Row>) -> Result<()> {
         );
         machine::write_config(&format!("upkeep-{index}"), &yaml)
     };
-    let alone = Process::listend_with(&config(0)?, &folder.join("alone"))?;
+    let alone = Process::listend_in_session(&config(0)?, &folder.join("alone"))?;
     let alone = Server::new(alone, addresses, 0, 1);
     let mut guard = Process::listend_guarded(&config(1)?, &folder.join("kept"))?;
     let daemon = next_daemon(&mut guard)?;
