@@ -11,6 +11,7 @@ use super::name::Name;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket,
 };
@@ -30,6 +31,10 @@ const AGAIN: u8 = 5;
 /// The variables that say how many descriptors are kept: of systemd 254 and the guard, and of a unit for an older
 /// systemd. `Environment=` of a unit would hide what systemd says, so that it is another one.
 pub const LIMITS: [&str; 2] = ["FDSTORE", "LISTEND_FDSTORE"];
+
+/// How what hangs up when sockets are closed is watched: once. A child on its way to exec may have a copy, which would
+/// have the event come again and again after it was closed here (epoll(7)).
+pub const HANGS_UP: EpollFlags = EpollFlags::EPOLLONESHOT;
 
 /// The way to a keeper.
 #[derive(Debug)]
@@ -184,10 +189,7 @@ impl Keeper {
                     Ok(()) => {
                         self.queue.pop_front();
                     }
-                    // The last: more descriptors are on their way than the user may have open (unix(7)).
-                    Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR | Errno::ETOOMANYREFS) => {
-                        return Ok(true);
-                    }
+                    Err(errno) if passes(errno) => return Ok(true),
                     Err(errno) => return Err(errno),
                 }
             }
@@ -262,14 +264,21 @@ impl Keeper {
     }
 
     /// Asks it to tell when it has closed the sockets that it was told to give up, if there are any. Answers with the
-    /// descriptor that hangs up then. Where it takes no question nothing is known of it.
-    pub fn ask_whether_closed(&mut self) -> Option<BorrowedFd<'_>> {
+    /// descriptor that hangs up then, to be watched as [`HANGS_UP`]. Where it cannot be asked nothing is known of it.
+    ///
+    /// # Errors
+    ///
+    /// It has no room for the question, which is to be asked again.
+    pub fn ask_whether_closed(&mut self) -> Result<Option<BorrowedFd<'_>>, Errno> {
         if !self.has_given_up || !self.queue.is_empty() {
-            return None;
+            return Ok(None);
         }
-        self.barrier = self.ask().ok();
+        self.barrier = match self.ask() {
+            Err(errno) if passes(errno) => return Err(errno),
+            asked => asked.ok(),
+        };
         self.has_given_up = false;
-        self.barrier.as_ref().map(AsFd::as_fd)
+        Ok(self.barrier.as_ref().map(AsFd::as_fd))
     }
 
     /// Whether it has not closed them yet.
@@ -314,10 +323,20 @@ impl Keeper {
     }
 }
 
+/// Whether a message is to be sent again. The last: more descriptors are on their way than the user may have
+/// open (unix(7)).
+fn passes(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR | Errno::ETOOMANYREFS
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use nix::cmsg_space;
+    use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
     use nix::sys::socket::{ControlMessageOwned, recvmsg};
     use std::fs::File;
     use std::io::IoSliceMut;
@@ -612,6 +631,43 @@ mod tests {
         assert_eq!(waited, Err(Errno::ETIMEDOUT));
     }
 
+    /// Whether it was asked now.
+    #[track_caller]
+    fn asked(keeper: &mut Keeper) -> bool {
+        keeper.ask_whether_closed().expect("room").is_some()
+    }
+
+    #[test]
+    fn a_keeper_without_room_for_the_question_is_asked_again() {
+        let (socket, mut keeper) = pair("no-room");
+        keeper.remove(Name::Sockets(3));
+        assert_eq!(keeper.send(|_| Vec::new()), Ok(false));
+        // As many as a socket holds (net.unix.max_dgram_qlen).
+        while keeper.message("STATUS=", &[]).is_ok() {}
+        assert_eq!(keeper.ask_whether_closed().err(), Some(Errno::EAGAIN));
+        assert!(!keeper.is_closing());
+        while receive(&socket).is_some() {}
+        assert!(asked(&mut keeper));
+        assert!(keeper.is_closing());
+    }
+
+    #[test]
+    fn a_copy_that_a_child_has_does_not_tell_for_ever_that_sockets_are_closed() {
+        let (socket, mut keeper) = pair("copy");
+        keeper.remove(Name::Sockets(3));
+        assert_eq!(keeper.send(|_| Vec::new()), Ok(false));
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll");
+        let closed = keeper.ask_whether_closed().expect("room").expect("asked");
+        let _copy = closed.try_clone_to_owned().expect("dup");
+        let event = EpollEvent::new(HANGS_UP, 0);
+        epoll.add(closed, event).expect("watch");
+        while receive(&socket).is_some() {}
+        assert!(!keeper.is_closing());
+        let mut events = [EpollEvent::empty()];
+        let mut told = || epoll.wait(&mut events, EpollTimeout::ZERO);
+        assert_eq!((told(), told()), (Ok(1), Ok(0)));
+    }
+
     #[test]
     fn a_keeper_is_asked_once_whether_sockets_are_closed() {
         let (socket, mut keeper) = pair("asked");
@@ -619,13 +675,13 @@ mod tests {
         keeper.add(Name::Sockets(3));
         keeper.remove(Name::Process(1));
         assert_eq!(keeper.send(|_| vec![file.as_fd()]), Ok(false));
-        assert!(keeper.ask_whether_closed().is_none());
+        assert!(!asked(&mut keeper));
         keeper.remove(Name::Sockets(3));
         // It is not told yet.
-        assert!(keeper.ask_whether_closed().is_none());
+        assert!(!asked(&mut keeper));
         assert_eq!(keeper.send(|_| Vec::new()), Ok(false));
-        assert!(keeper.ask_whether_closed().is_some());
-        assert!(keeper.ask_whether_closed().is_none());
+        assert!(asked(&mut keeper));
+        assert!(!asked(&mut keeper));
         assert!(keeper.is_closing());
         let mut last = None;
         while let Some(message) = receive(&socket) {

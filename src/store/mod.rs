@@ -16,5 +16,5 @@ pub use holder::{Holder, not_taken};
 pub use identity::Identity;
 pub use in_place::{Kept, NotHandedOver, hand_over, take_back};
 pub use journal::{Damaged, Journal};
-pub use keeper::{Keeper, LIMITS, MOST_PER_MESSAGE, Refused};
+pub use keeper::{HANGS_UP, Keeper, LIMITS, MOST_PER_MESSAGE, Refused};
 pub use name::Name;

@@ -10,10 +10,10 @@ use crate::shell::clock;
 use crate::shell::process::{First, Process};
 use crate::shell::token::Token;
 use crate::shell::turn::Shell;
-use crate::store::{Identity, Keeper, Name};
+use crate::store::{HANGS_UP, Identity, Keeper, Name};
 use crate::sys;
 use nix::poll::poll;
-use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::epoll::EpollEvent;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -303,13 +303,15 @@ impl Shell {
             && let Some(mut keeper) = store.keeper.take()
         {
             let sent = keeper.send(|name| self.kept_as(&store, name));
-            if let Some(closed) = keeper.ask_whether_closed() {
+            let asked = keeper.ask_whether_closed();
+            let is_left = asked.is_err();
+            if let Ok(Some(closed)) = asked {
                 // Where it cannot be watched it is looked at when it is waited for no longer.
-                let hangs_up = EpollEvent::new(EpollFlags::empty(), Token::Keeper.pack());
+                let hangs_up = EpollEvent::new(HANGS_UP, Token::Keeper.pack());
                 let _best_effort = self.epoll.add(closed, hangs_up);
                 store.closing_until = Some(clock::now() + CLOSED);
             }
-            store.sent(keeper, sent);
+            store.sent(keeper, sent.map(|more| more || is_left));
         }
         self.store = store;
     }
