@@ -319,7 +319,7 @@ impl Processes {
         let first = process.replaced;
         self.insert(id, process);
         if let Some(groups) = groups {
-            self.by_pid.remove(&pid);
+            self.forget_number(pid, id);
             self.with_rest
                 .extend(groups.into_iter().map(|group| (group, id)));
         }
@@ -414,9 +414,7 @@ impl Processes {
         self.changed.over(id);
         self.is_urgent |= process.connection.is_none();
         match &process.rest {
-            None => {
-                self.by_pid.remove(&process.pid);
-            }
+            None => self.forget_number(process.pid, id),
             Some(_) => self.with_rest.retain(|_, of| *of != id),
         }
         if process.access == Some(NotifyAccess::All)
@@ -442,6 +440,14 @@ impl Processes {
         Some(process)
     }
 
+    /// The number is not this process's any more. Of one that was another's child, a child of listend may have it
+    /// since it was reaped there, and is known by it alone.
+    fn forget_number(&mut self, pid: i32, id: ProcessId) {
+        if self.by_pid(pid) == Some(id) {
+            self.by_pid.remove(&pid);
+        }
+    }
+
     /// Whose main process has this number.
     pub fn by_pid(&self, pid: i32) -> Option<ProcessId> {
         self.by_pid.get(&pid).copied()
@@ -464,7 +470,7 @@ impl Processes {
         let is_first = process.replaced.is_none();
         process.replaced.get_or_insert(First::Unreaped);
         let old = process.pidfd.replace(pidfd);
-        self.by_pid.remove(&before);
+        self.forget_number(before, id);
         self.by_pid.insert(pid, id);
         if is_first {
             self.firsts.insert(before, id);
@@ -489,7 +495,7 @@ impl Processes {
         let groups = process.rest.as_ref().map(|rest| rest.groups.clone());
         if let Some(groups) = groups {
             // The number may be another's from now on.
-            self.by_pid.remove(&pid);
+            self.forget_number(pid, id);
             let groups = groups.into_iter();
             self.with_rest.extend(groups.map(|group| (group, id)));
         }
@@ -520,5 +526,49 @@ impl Processes {
             None => log::debug!("reaped the orphan with pid {pid}"),
         }
         Some(group.and_then(|group| self.with_rest.get(&group).copied()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: i32) -> Process {
+        Process {
+            pid,
+            session: pid,
+            instance: InstanceId {
+                worker: WorkerId(0),
+                index: 0,
+                generation: 0,
+            },
+            revision: Revision(0),
+            task: Task::Program,
+            pidfd: None,
+            lane: None,
+            client: None,
+            connection: None,
+            lent: None,
+            launching: None,
+            access: None,
+            uid: 0,
+            started: Mono(0),
+            told: WorkerStatus::default(),
+            replaced: None,
+            rest: None,
+            killed: false,
+        }
+    }
+
+    #[test]
+    fn a_child_with_the_number_of_a_process_that_another_has_reaped_keeps_it() {
+        let mut all = Processes::default();
+        let (before, child) = (ProcessId(1), ProcessId(2));
+        all.insert(before, process(1 << 30));
+        all.insert(child, process(1 << 30));
+        all.remove(before);
+        assert_eq!(all.by_pid(1 << 30), Some(child));
+        all.remove(child);
+        assert_eq!(all.by_pid(1 << 30), None);
     }
 }
