@@ -253,6 +253,8 @@ impl Shell {
                 command: Command::Restart,
             });
         }
+        // To set the action of SIGCHLD, as a start does, discards the one of a child that has ended just before.
+        self.reap_children();
         self.tell_manager();
         self.run_loop()
     }

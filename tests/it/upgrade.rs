@@ -530,6 +530,45 @@ workers:
     daemon.stop();
 }
 
+// The kernel forgets a SIGCHLD that is pending when its action is set to the default, as each listend does when it starts.
+#[test]
+fn a_connection_that_ends_while_listend_executes_another_program_is_over() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [/bin/cat]
+    listeners: [web]
+    activation: per-connection
+    handoff: inetd
+";
+    let daemon = run(&world, yaml);
+    let client = client::tcp(daemon.address("web")).expect("connect");
+    client::converse(&client, "one", "one");
+    let served_by = children(daemon.pid());
+    let [cat] = served_by[..] else {
+        panic!("{served_by:?}");
+    };
+    let script = format!(
+        "case \"$*\" in
+*--preflight*) ;;
+*) kill -9 {cat}
+    until read -r _ _ state _ </proc/{cat}/stat && [ \"$state\" = Z ]; do :; done;;
+esac
+exec {} \"$@\"",
+        listend_path().display()
+    );
+    let path = program(&world, &script);
+    let done = ask(&world, &format!("upgrade {}", path.display())).expect_code(0);
+    assert!(done.stdout.contains(" upgraded to "), "{}", done.stdout);
+    eventually("it is reaped", || !exists(cat));
+    eventually("it is over", || {
+        ask(&world, "status app").stdout.contains("0 open")
+    });
+    daemon.stop();
+}
+
 // Rule: what waits for a client, for a delay, or for somebody to start it, waits on.
 #[test]
 fn what_waits_waits_on() {
