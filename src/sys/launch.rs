@@ -142,14 +142,16 @@ impl Launching {
         if self.done {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        // SAFETY: `work` came from a Box and is freed only by drop; these two are atomic, and the
-        // child and the kernel change them as such.
-        let (running, failed) = unsafe {
+        // SAFETY: `work` came from a Box and is freed only by drop; the child does not change `gate`, and the
+        // others are atomic, and the child and the kernel change them as such.
+        let (by_memory, running, failed) = unsafe {
             let work = self.work.as_ptr();
             let running = (*work).running.load(Ordering::Acquire);
-            (running != 0, (*work).failure.load(Ordering::Acquire))
+            let failed = (*work).failure.load(Ordering::Acquire);
+            ((*work).gate.is_some(), running != 0, failed)
         };
-        if running {
+        // One with a pipe has told its failure there.
+        if running || !by_memory {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.done = true;

@@ -12,11 +12,14 @@ use listend::handoff::{PidfdInode, systemd};
 use listend::launch_spec::{LaunchSpec, Limit, Resource};
 use listend::plan::{Activation, Lifecycle, WorkerPlan};
 use listend::report::{FileId, Place};
+use listend::stage::Stage;
 use listend::sys::{Prepared, Tell};
 use listend::worker::{
     DaemonContext, InheritedSocket, Numbers, OutputTarget, Preparation, PrepareError, Served,
     SpawnInputs, launch,
 };
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource as Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
@@ -518,6 +521,32 @@ fn what_serves_a_connection_executes_nothing_before_it_is_let_go() {
     let puppet = puppets.next(|| !exists(pid));
     assert_eq!(puppet.report.pid, pid);
     listend::sys::discard(launched);
+}
+
+// A child that leaves descriptors out has a word that the kernel clears when it ends, which says no more than the pipe did.
+#[test]
+fn a_failure_is_told_once() {
+    let (_, hard) = getrlimit(Rlimit::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Rlimit::RLIMIT_NOFILE, hard, hard).expect("setrlimit");
+    let mut worker = worker("", &systemd::DIALECT, Output::Inherit);
+    worker.command[0] = Template::literal("/nonexistent/program");
+    for leaves_out in [false, true] {
+        let far = leaves_out.then(|| {
+            let zero = File::open("/dev/zero").expect("open");
+            let number = fcntl(&zero, FcntlArg::F_DUPFD_CLOEXEC(3000)).expect("dup");
+            listend::sys::out_of_the_way(listend::sys::take_descriptor(number).expect("open"))
+        });
+        let prepared = program(&worker, SpawnInputs::default()).expect("prepare");
+        let mut launched = launch(prepared, Tell::ByPipe).expect("launch");
+        let pid = launched.pid;
+        eventually("it has ended", || state(pid) == Some('Z'));
+        let (failure, _) = launched.launching.outcome().expect("a failure");
+        assert_eq!(failure.expect("a failure").stage, Stage::Exec);
+        let again = launched.launching.outcome().expect_err("told again");
+        assert_eq!(again.kind(), std::io::ErrorKind::WouldBlock);
+        listend::sys::discard(launched);
+        drop(far);
+    }
 }
 
 #[test]
