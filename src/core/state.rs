@@ -36,7 +36,7 @@ use crate::stage::LaunchFailure;
 /// known to be gone, so that two processes never run as one instance.
 ///
 /// `Starting` is left when both the fate of the exec and, if that was a failure, the exit are
-/// known. They come on different descriptors (the status pipe and the pidfd) and so in any order;
+/// known. They come on different descriptors (the status pipe, and SIGCHLD or a pidfd) and so in any order;
 /// [`Launch`] holds the half that came first. A stop request that arrives meanwhile is kept in
 /// `ending`: the signal itself waits for the exec, because a child that has not reset its signals
 /// yet may ignore it, but the time until SIGKILL runs from the request.
