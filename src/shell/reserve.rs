@@ -45,28 +45,66 @@ impl Reserve {
     /// Lets them be taken until the answer is dropped.
     pub(super) fn lend(self) -> Lent {
         Lent {
-            before: self.all.and_then(|(all, _)| set(all)),
+            change: self.all.and_then(|(all, _)| set(all)),
         }
     }
 }
 
-/// Sets the soft limit. Answers what it was; `None` if it stays so.
-fn set(soft: rlim_t) -> Option<rlim_t> {
+/// A change of the soft limit.
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    before: rlim_t,
+    after: rlim_t,
+}
+
+/// Sets the soft limit. `None` if it stays as it is.
+fn set(soft: rlim_t) -> Option<Change> {
     let (before, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     // Somebody may have lowered the hard one (prlimit(2)).
-    setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard).ok()?;
-    Some(before)
+    let after = soft.min(hard);
+    setrlimit(Resource::RLIMIT_NOFILE, after, hard).ok()?;
+    Some(Change { before, after })
 }
 
 /// The reserve may be taken.
 #[must_use = "it is kept again when this is dropped"]
 pub(super) struct Lent {
-    before: Option<rlim_t>,
+    change: Option<Change>,
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        // It was allowed before, and still is.
-        let _as_before = self.before.and_then(set);
+        let Some(Change { before, after }) = self.change else {
+            return;
+        };
+        // Unless somebody else has set another meanwhile (prlimit(2)).
+        let is_as_lent = |(now, hard): (rlim_t, rlim_t)| (now == after).then_some(hard);
+        let now = getrlimit(Resource::RLIMIT_NOFILE).ok();
+        if let Some(hard) = now.and_then(is_as_lent) {
+            // It was allowed before, and still is.
+            let _as_before = setrlimit(Resource::RLIMIT_NOFILE, before.min(hard), hard);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_somebody_else_sets_meanwhile_stays() {
+        let (all, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let reserve = Reserve::keep();
+        let kept = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert!(kept.0 < all);
+        let lent = reserve.lend();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE), Ok((all, hard)));
+        drop(lent);
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE), Ok(kept));
+        let lent = reserve.lend();
+        setrlimit(Resource::RLIMIT_NOFILE, all - 1, hard).unwrap();
+        drop(lent);
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE), Ok((all - 1, hard)));
+        setrlimit(Resource::RLIMIT_NOFILE, all, hard).unwrap();
     }
 }
