@@ -1,6 +1,7 @@
 //! A child of std's that depends on its parent, and an end like that of a child.
 
 use nix::libc;
+use nix::sys::signal::SigSet;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -36,12 +37,14 @@ pub fn end_with_parent(command: &mut Command, signal: i32, ignore_sigpipe: bool)
     }
 }
 
-/// Has this process end by SIGKILL when its parent does, and at once if `parent` is its parent no more.
+/// Has this process end by SIGKILL when its parent does, and at once if `parent` is its parent no more. No
+/// signal is blocked from then on: std leaves a child the mask of its parent.
 ///
 /// # Errors
 ///
-/// prctl(2) failed.
+/// prctl(2) or pthread_sigmask(3) failed.
 pub fn depend_on(parent: i32) -> io::Result<()> {
+    SigSet::empty().thread_set_mask()?;
     // SAFETY: bare system calls.
     unsafe {
         if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
