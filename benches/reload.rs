@@ -16,7 +16,7 @@ const CHANGED: u32 = 5_000;
 const ROUNDS: usize = 11;
 
 /// What comes to reading: the start of a process, which both have, and finding what is different.
-const MAX_RATIO: f64 = 10.0;
+const MAX_RATIO: f64 = 2.0;
 
 /// Adds the rows of this benchmark.
 pub fn run(rows: &mut Vec<Row>) -> Result<()> {
