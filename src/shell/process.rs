@@ -318,6 +318,8 @@ impl Processes {
         let groups = process.rest.as_ref().map(|rest| rest.groups.clone());
         let first = process.replaced;
         self.insert(id, process);
+        // The keeper has its descriptors from the listend before: it is to hear of an end that comes before all else.
+        self.changed.tell(id);
         if let Some(groups) = groups {
             self.forget_number(pid, id);
             self.with_rest
@@ -558,6 +560,20 @@ mod tests {
             rest: None,
             killed: false,
         }
+    }
+
+    #[test]
+    fn the_end_of_what_another_listend_has_told_of_is_told() {
+        let mut all = Processes::default();
+        let (before, after) = (ProcessId(1), ProcessId(2));
+        all.note_changes();
+        all.restore(before, process(1 << 30));
+        all.remove(before);
+        assert_eq!(all.take_changed(), [before]);
+        // Of what came and went since there is nothing to tell.
+        all.insert(after, process(1 << 30));
+        all.remove(after);
+        assert_eq!(all.take_changed(), []);
     }
 
     #[test]

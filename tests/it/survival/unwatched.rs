@@ -2,8 +2,10 @@
 
 use super::{Blow, guarded, puppets};
 use crate::harness::reloading::{ask, state_of};
-use crate::harness::{World, eventually, exists, kill, settled};
+use crate::harness::{World, eventually, exists, kill, listend_path, settled};
 use nix::sys::signal::Signal;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 // Rule: the exit status of a worker that ends while nobody looks is the one that its policy sees.
 #[test]
@@ -142,5 +144,40 @@ fn the_rest_of_a_process_group_is_waited_for() {
     kill(rest, Signal::SIGKILL);
     guarded.guard.line(&["app.0", "exit status 5"]);
     let _last = world.puppet();
+    guarded.stop();
+}
+
+#[test]
+fn what_ends_while_another_program_is_executed_is_kept_no_more() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app: { command: [/bin/sleep, '1000'], listeners: [web], restart: { policy: never } }
+  other: { command: [/bin/sleep, '1001'], listeners: [web] }
+";
+    let guarded = guarded(&world, yaml);
+    guarded.guard.line(&["every eager worker has started"]);
+    let line = guarded.guard.line(&["app.0: started, pid"]);
+    let pid = line.rsplit(' ').next().expect("a pid");
+    settled(guarded.guard_pid);
+    let kept = guarded.kept_like("pidfd");
+    let script = format!(
+        "#!/bin/sh
+case \"$*\" in
+*--preflight*) ;;
+*) kill -9 {pid}
+    until read -r _ _ state _ </proc/{pid}/stat && [ \"$state\" = Z ]; do :; done;;
+esac
+exec {} \"$@\"\n",
+        listend_path().display()
+    );
+    let path = world.write("other", &script);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    ask(&world, &format!("upgrade {}", path.display())).expect_code(0);
+    guarded.guard.line(&["app.0: killed by SIGKILL"]);
+    eventually("it is kept no more", || {
+        guarded.kept_like("pidfd") == kept - 1
+    });
     guarded.stop();
 }
