@@ -508,15 +508,7 @@ mod tests {
             shard: 0,
             place,
         });
-        let access = Access {
-            owner: None,
-            group: None,
-            mode: 0o600,
-            directory_mode: 0o700,
-            directory_owner: None,
-            directory_group: None,
-        };
-        let listener = ListenerPlan::new("web".to_owned(), sockets.collect(), 16, access);
+        let listener = ListenerPlan::new("web".to_owned(), sockets.collect(), 16, Access::PRIVATE);
         is_localhost_pair(&listener, 0)
     }
 

@@ -123,15 +123,7 @@ mod tests {
             shard: 0,
             place: Place::default(),
         });
-        let access = Access {
-            owner: None,
-            group: None,
-            mode: 0o600,
-            directory_mode: 0o700,
-            directory_owner: None,
-            directory_group: None,
-        };
-        ListenerPlan::new(name.to_owned(), sockets.collect(), 1, access)
+        ListenerPlan::new(name.to_owned(), sockets.collect(), 1, Access::PRIVATE)
     }
 
     #[test]

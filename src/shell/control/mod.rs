@@ -697,15 +697,12 @@ mod tests {
             shard: 0,
             place,
         });
-        let access = crate::plan::Access {
-            owner: None,
-            group: None,
-            mode: 0o600,
-            directory_mode: 0o700,
-            directory_owner: None,
-            directory_group: None,
-        };
-        let web = ListenerPlan::new("web".to_owned(), sockets.into(), 16, access);
+        let web = ListenerPlan::new(
+            "web".to_owned(),
+            sockets.into(),
+            16,
+            crate::plan::Access::PRIVATE,
+        );
         let plan = Plan::new([web], []);
         let error = |socket, errno| BindError {
             listener: ListenerId(0),
