@@ -209,6 +209,8 @@ impl Shell {
             if is_sound {
                 break;
             }
+            // It may be another one.
+            self.store.touch();
             self.watch_files_of(owner);
         }
     }

@@ -32,7 +32,7 @@ impl Shell {
             None => {
                 let mut socket = AckSocket::new(self.control.path(), &self.plan)?;
                 socket.watch(&self.epoll)?;
-                self.store.keep_ack_socket();
+                self.store.touch();
                 let files = socket.files();
                 self.watch.files(&self.epoll, watch::Owner::Acks, &files);
                 log::debug!(

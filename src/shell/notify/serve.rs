@@ -94,7 +94,7 @@ impl Shell {
             Some(socket) => socket,
             None => {
                 let socket = NotifySocket::new(self.control.path(), &self.plan)?;
-                self.store.keep_notify_socket();
+                self.store.touch();
                 watch_socket(&self.epoll, &socket)?;
                 let files = socket.files();
                 self.watch.files(&self.epoll, watch::Owner::Notify, &files);
@@ -110,7 +110,7 @@ impl Shell {
         if let Some(name) = address.strip_prefix('@') {
             let socket = NotifySocket::again(name).map_err(|error| error.to_string())?;
             let watched = self.notify.continue_with(&self.epoll, socket);
-            self.store.keep_notify_socket();
+            self.store.touch();
             return watched.map_err(|error| error.to_string());
         }
         match self.notify_socket() {

@@ -39,6 +39,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+/// The sockets of listend's own.
+const OWN: [Name; 3] = [Name::Notify, Name::Acks, Name::Control];
 /// So many sockets have one name at the keeper: as many as go in one message.
 const SOCKETS_PER_NAME: usize = crate::store::MOST_PER_MESSAGE;
 /// So long after it was accepted a connection is written down. Most are over by then, and one that is not
@@ -80,6 +82,8 @@ pub(super) struct Store {
     keeper: Option<Keeper>,
     /// Something of the shell but a process may have changed.
     is_stale: Cell<bool>,
+    /// Which sockets of listend's own are kept: one that is removed and made again is another.
+    own: BTreeMap<Name, Option<Identity>>,
     /// What each fact of the shell was when it was written last.
     written: BTreeMap<(&'static str, u64), u64>,
     /// The texts from which definitions in use stem, by their keys.
@@ -182,7 +186,13 @@ impl Store {
                 (Name::Sockets(group), Some(identity)) => sockets.push((group, identity)),
                 // Nobody knows what it is.
                 (Name::Sockets(group), None) => drop(broken.insert(group)),
-                _ => drop(store.names.insert(name)),
+                (_, identity) => {
+                    let is_only = store.names.insert(name);
+                    // Of two that have one name none is known.
+                    if OWN.contains(&name) {
+                        store.own.insert(name, identity.filter(|_| is_only));
+                    }
+                }
             }
         }
         sockets.retain(|(group, _)| !broken.contains(group));
@@ -227,7 +237,6 @@ impl Store {
                 store.sockets = SocketNames::known(sockets);
                 // First: without it, nothing that is kept means anything.
                 store.keep(Name::Snapshot);
-                store.keep(Name::Control);
             }
             Err(error) => log::error!(
                 "nothing outlives this listend: the snapshot cannot be written: {error}"
@@ -261,18 +270,6 @@ impl Store {
     /// Whether somebody else removes the files of sockets.
     pub(super) fn leaves_files(&self) -> bool {
         self.keeper.is_some() && self.files.is_some()
-    }
-
-    /// There is a notify socket now.
-    pub(super) fn keep_notify_socket(&mut self) {
-        self.is_stale.set(true);
-        self.keep(Name::Notify);
-    }
-
-    /// There is a socket of einhorn now.
-    pub(super) fn keep_ack_socket(&mut self) {
-        self.is_stale.set(true);
-        self.keep(Name::Acks);
     }
 
     /// How a child is launched of which it is written down that it exists: where nobody reads that, it need not
@@ -492,6 +489,17 @@ impl Store {
             && self.names.insert(name)
         {
             keeper.add(name);
+        }
+    }
+
+    /// Has a socket of listend's own kept, and none that was there before it.
+    fn keep_own(&mut self, name: Name, identity: Option<Identity>) {
+        let is_there = identity.is_some();
+        if self.own.insert(name, identity.clone()) != Some(identity) {
+            self.forget(name);
+        }
+        if is_there {
+            self.keep(name);
         }
     }
 

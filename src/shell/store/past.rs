@@ -48,7 +48,7 @@ pub struct Past {
     pub(super) history: History,
     pub(super) fds: Vec<Kept>,
     /// The names of those that were taken.
-    pub(super) taken: Vec<Name>,
+    pub(super) taken: Vec<(Name, Option<Identity>)>,
     pub(super) journal: Journal,
 }
 
@@ -247,7 +247,8 @@ impl Past {
             .partition(|kept| kept.name == name);
         self.fds = left;
         let taken: Vec<Kept> = taken;
-        self.taken.extend(taken.iter().map(|kept| kept.name));
+        let identified = taken.iter().map(|kept| (kept.name, Identity::of(&kept.fd)));
+        self.taken.extend(identified);
         taken.into_iter().map(|kept| kept.fd).collect()
     }
 }

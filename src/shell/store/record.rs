@@ -1,7 +1,7 @@
 //! The facts of the shell, from what the shell has; and writing them.
 
 use super::facts::{self, FOLDER, Fact, HALF_LINE, REQUEST, STORED};
-use super::{AGAIN, CLOSED, FIRST, HeldPlace, Store, boot};
+use super::{AGAIN, CLOSED, FIRST, HeldPlace, OWN, Store, boot};
 use crate::config::Ready;
 use crate::core::{ConnectionId, FORMAT, HookKind, Input, ProcessId, Task, Ticket};
 use crate::listener::{BoundSocket, FlowGroup, Former};
@@ -289,6 +289,10 @@ impl Shell {
                 .filter_map(|(place, socket)| Some((Identity::of_shared(&socket.fd)?, place)));
             store.name_sockets(sockets.collect());
             store.list_files(&self.sockets);
+            for name in OWN {
+                let fd = self.kept_as(&store, name).pop();
+                store.keep_own(name, fd.and_then(Identity::of));
+            }
             let facts = self.lasting_facts(&mut store);
             lines.extend(store.differences(&facts, |kind| kind != STORED));
         }
@@ -606,10 +610,8 @@ impl Shell {
         &'a self,
         store: &'a Store,
     ) -> Vec<(Name, BorrowedFd<'a>)> {
-        let names = [Name::Snapshot, Name::Notify, Name::Acks, Name::Control];
-        let names = names
-            .into_iter()
-            .chain(self.processes.iter().map(|(id, _)| Name::Process(id.0)));
+        let names = [Name::Snapshot].into_iter().chain(OWN);
+        let names = names.chain(self.processes.iter().map(|(id, _)| Name::Process(id.0)));
         let connections = self
             .clients
             .connections()

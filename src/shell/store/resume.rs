@@ -112,7 +112,7 @@ impl Shell {
         } = thawed;
         let (mut left, mut fds) = (Left::new(), HashMap::<Name, Vec<OwnedFd>>::new());
         let known: BTreeSet<String> = past.held().map(str::to_owned).collect();
-        let taken = past.taken.iter().map(|name| (*name, None));
+        let taken = past.taken.iter().cloned();
         let mut named: Vec<_> = taken.chain([(Name::Snapshot, None)]).collect();
         for Kept { name, fd } in std::mem::take(&mut past.fds) {
             let identity = Identity::of(&fd);
@@ -122,8 +122,8 @@ impl Shell {
                     named.push((name, is_known.then(|| identity.clone())));
                     left.insert(identity, fd);
                 }
-                (name, _) => {
-                    named.push((name, None));
+                (name, identity) => {
+                    named.push((name, identity));
                     fds.entry(name).or_default().push(fd);
                 }
             }

@@ -3,11 +3,13 @@
 use super::names;
 use crate::harness::client;
 use crate::harness::reloading::{ask, begin, reload, rewrite};
+use crate::harness::varlink::Varlink;
 use crate::harness::{
     Daemon, Start, World, children, context_switches, eventually, exists, free_port, kill,
     listend_path, settled,
 };
 use nix::sys::signal::Signal;
+use serde_json::json;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
@@ -143,6 +145,51 @@ fn a_daemon_that_is_killed_is_started_again() {
     assert_ne!(first, second);
     drop(puppet);
     let _puppet = world.puppet();
+    guard.stop();
+}
+
+// Rule: a socket of listend's own that is made again replaces the one that is kept.
+#[test]
+fn a_control_socket_that_was_made_again_is_the_one_that_outlives_the_daemon() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: notify } }
+";
+    let guard = world.run_with(yaml, |start| {
+        start.words_behind(["--guard", "--control", "$DIR/own/control.sock"]);
+    });
+    let mut puppet = world.puppet();
+    puppet.ask("notify READY=1");
+    let places = ["control.sock", "control.notify"].map(|name| world.path("own").join(name));
+    let are_there_once = || {
+        let all = fs::read_to_string("/proc/net/unix").expect("the table");
+        places.iter().all(|path| {
+            let path = path.to_str().expect("UTF-8");
+            all.lines().filter(|line| line.ends_with(path)).count() == 1
+        })
+    };
+    for round in 1..=3 {
+        let daemon = guard.guarded(round)[round - 1];
+        let is_told = |status: &str| {
+            let told = Varlink::to(&world.path("own/control.sock")).ask("Status", json!({}));
+            told.to_string().contains(status)
+        };
+        let told = format!("round {round}");
+        puppet.ask(&format!("notify STATUS={told}"));
+        eventually("it is told", || is_told(&told));
+        kill(daemon, Signal::SIGSTOP);
+        fs::remove_dir_all(world.path("own")).expect("remove the folder");
+        kill(daemon, Signal::SIGCONT);
+        guard.lines(&["control socket", "removed", "restored"], round);
+        guard.lines(&["notify socket", "removed", "restored"], round);
+        eventually("the old ones are closed", are_there_once);
+        kill(daemon, Signal::SIGKILL);
+        guard.guarded(round + 1);
+        guard.lines(&["going on where listend"], round);
+        eventually("those that were kept go on", are_there_once);
+    }
+    drop(puppet);
     guard.stop();
 }
 
