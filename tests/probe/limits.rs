@@ -222,7 +222,11 @@ const ATTEMPTS: &[Attempt] = &[
         in_a_child(|| {
             let (kind, place) = (c"tmpfs".as_ptr() as usize, c"/mnt".as_ptr() as usize);
             call(libc::SYS_mount, [kind, place, kind, 0, 0])?;
-            call(libc::SYS_umount2, [place, 0, 0, 0, 0])
+            // Others may mount there at the same moment: without it, EBUSY.
+            call(
+                libc::SYS_umount2,
+                [place, libc::MNT_DETACH as usize, 0, 0, 0],
+            )
         })
     }),
     ("enter a namespace", || {
