@@ -140,7 +140,8 @@ fn again_and_again(words: &[&'static str]) {
     {
         descriptors_become(pid, before);
     }
-    let (_, memory_now) = sizes(&guarded);
+    let (descriptors_now, memory_now) = sizes(&guarded);
+    assert_eq!(descriptors_now, descriptors);
     for (now, before) in memory_now.iter().zip(memory) {
         assert!(*now < before + 1024, "{memory_now:?} KiB after {memory:?}");
     }
