@@ -46,16 +46,17 @@ fn drop_in(container: &Container, text: &str) {
     container.run(["systemctl", "daemon-reload"]);
 }
 
-/// The processes of the unit but for listend itself.
+/// The processes of the unit but for listend itself, and for those by which it reads and closes.
 fn workers(container: &Container) -> BTreeSet<String> {
-    let main = property(container, UNIT, "MainPID");
-    let found = container.output(["pgrep", "--exact", "listend|probe|sleep|perl"]);
+    let found = container.output(["pgrep", "-ax", "listend|probe|sleep|perl"]);
     let found = String::from_utf8_lossy(&found.stdout).into_owned();
-    found
+    let others = ["listend run ", "<defunct>"];
+    let is_worker = |line: &&str| !others.iter().any(|other| line.contains(other));
+    let pids = found
         .lines()
-        .filter(|pid| *pid != main)
-        .map(str::to_owned)
-        .collect()
+        .filter(is_worker)
+        .filter_map(|line| line.split(' ').next());
+    pids.map(str::to_owned).collect()
 }
 
 fn kept(container: &Container) -> usize {
