@@ -2,7 +2,7 @@
 
 use super::document::{Entry, Value};
 use super::unit::{Unit, is_emptied, is_false, is_true, last, specifiers};
-use super::values::words;
+use super::values::unit_words;
 use crate::sandbox::{DIRECTIVES, Family, Flag, Term};
 
 /// Whether an assignment is about what `sandbox:` is about; it may still have no equivalent.
@@ -144,7 +144,7 @@ impl Found {
                 }
             }
             "read_only_paths" | "read_write_paths" | "inaccessible_paths" => {
-                for path in words(value) {
+                for path in unit_words(value) {
                     if path.contains('%') {
                         let why = "what stands for the specifier is not known";
                         worker.note(&format!("{directive}={path}"), why);
@@ -206,7 +206,7 @@ impl Found {
             Some(rest) => ("~", rest),
             None => ("", value),
         };
-        for word in words(rest) {
+        for word in unit_words(rest) {
             // `NAME:ERRNO`.
             let name = word.split(':').next().unwrap_or(&word);
             match Term::read(name) {
@@ -244,7 +244,7 @@ impl Named {
             is_less,
             names: Vec::new(),
         });
-        for word in words(rest) {
+        for word in unit_words(rest) {
             if !is_known(&word) {
                 worker.note(&format!("{directive}={word}"), "it is not known here");
                 continue;

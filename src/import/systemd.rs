@@ -5,7 +5,7 @@ use super::sandbox::sandbox;
 use super::systemd_keys::{Meaning, meaning};
 use super::systemd_socket::{Socket, is_served_by, socket};
 use super::unit::{Unit, assignments, is_true, last, notes_of_unit, specifiers, stem, unresolved};
-use super::values::{octal, span, words};
+use super::values::{octal, span, unit_words};
 
 /// The units as a configuration: a listener for each socket unit, a worker for each service.
 pub(super) fn import(units: &[Unit]) -> Document {
@@ -30,7 +30,7 @@ pub(super) fn import(units: &[Unit]) -> Document {
 /// The names of the socket units of a service.
 pub(super) fn sockets_of(unit: &Unit, is_there: impl Fn(&str) -> bool) -> Vec<String> {
     let keys = assignments(unit, "Service");
-    let mut names = words(last(&keys, "Sockets").unwrap_or_default());
+    let mut names = unit_words(last(&keys, "Sockets").unwrap_or_default());
     let stem = stem(&unit.name);
     let own = format!("{stem}.socket");
     // A template has a socket unit that is one as well, or one that accepts.
@@ -49,7 +49,7 @@ fn service(unit: &Unit, sockets: &[Socket], document: &mut Document) {
         .iter()
         .filter(|socket| {
             let named = last(&keys, "Sockets").unwrap_or_default();
-            is_served_by(socket, &unit.name) || words(named).contains(&socket.unit)
+            is_served_by(socket, &unit.name) || unit_words(named).contains(&socket.unit)
         })
         .collect();
     let is_accept = mine.iter().any(|socket| socket.accept);
@@ -94,7 +94,7 @@ fn starts_at_boot(unit: &Unit) -> bool {
     let mut targets = install.iter().filter(|(key, _)| key == "WantedBy");
     targets.any(|(_, value)| {
         let targets = ["multi-user.target", "default.target", "graphical.target"];
-        words(value)
+        unit_words(value)
             .iter()
             .any(|one| targets.contains(&one.as_str()))
     })
@@ -109,7 +109,7 @@ fn apply(key: &str, value: &str, unit: &Unit, worker: &mut Entry, is_accept: boo
         Meaning::Same(name) => worker.set(name, plain),
         Meaning::Flag(name) => worker.set(name, is_true(value).to_string()),
         Meaning::Mode(name) => worker.set(name, octal(value)),
-        Meaning::Words(name) => worker.add(name, Value::List(words(&plain))),
+        Meaning::Words(name) => worker.add(name, Value::List(unit_words(&plain))),
         Meaning::Span(name) => match span(value) {
             Some(span) => worker.set(name, span),
             None => worker.note(&written, "its time is not understood"),
@@ -166,7 +166,7 @@ fn special(key: &str, value: &str, plain: &str, worker: &mut Entry, is_accept: b
             _ => worker.note(&written, "standard input is /dev/null, or the socket"),
         },
         "Environment" => {
-            for word in words(plain) {
+            for word in unit_words(plain) {
                 match word.split_once('=') {
                     Some((name, text)) => {
                         worker.add(
@@ -192,7 +192,7 @@ fn special(key: &str, value: &str, plain: &str, worker: &mut Entry, is_accept: b
             }
         }
         "RuntimeDirectory" => {
-            let mut folders = words(plain).into_iter();
+            let mut folders = unit_words(plain).into_iter();
             if let Some(first) = folders.next() {
                 worker.set("runtime_directory", first);
             }
@@ -211,7 +211,7 @@ fn special(key: &str, value: &str, plain: &str, worker: &mut Entry, is_accept: b
                 word.starts_with("SIG") || word.bytes().all(|byte| byte.is_ascii_digit())
             };
             let (known, named): (Vec<String>, Vec<String>) =
-                words(value).into_iter().partition(known);
+                unit_words(value).into_iter().partition(known);
             worker.add("success_exit_status", Value::List(known));
             for name in named {
                 worker.note(&format!("{key}={name}"), "write its number");
@@ -296,7 +296,7 @@ struct Command {
 fn command(line: &str) -> Command {
     let program = line.trim_start_matches(|letter| "@-:+!|".contains(letter));
     let prefixes = &line[..line.len() - program.len()];
-    let mut words = words(program);
+    let mut words = unit_words(program);
     let argv0 = (prefixes.contains('@') && words.len() > 1).then(|| words.remove(1));
     let expands = !prefixes.contains(':') && words.iter().any(|word| word.contains('$'));
     let escape = if expands { with_variables } else { literal };

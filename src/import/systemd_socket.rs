@@ -2,7 +2,7 @@
 
 use super::document::{Document, Entry, Value};
 use super::unit::{Unit, assignments, is_true, last, notes_of_unit, specifiers, stem, unresolved};
-use super::values::{octal, span, words};
+use super::values::{octal, span, unit_words};
 use crate::config::options::{OPTIONS, OptionSpec, ValueKind};
 
 /// Where a service gets its sockets from.
@@ -86,7 +86,7 @@ pub(super) fn socket(unit: &Unit, document: &mut Document) -> Socket {
             "Writable" => listener.set("writable", is_true(value).to_string()),
             "RemoveOnStop" => listener.set("remove_on_stop", is_true(value).to_string()),
             "Symlinks" => {
-                let links = words(value)
+                let links = unit_words(value)
                     .into_iter()
                     .map(|link| specifiers(&link, unit))
                     .collect();

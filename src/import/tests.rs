@@ -156,6 +156,30 @@ fn the_sandbox_of_a_service() {
     );
 }
 
+// Rule: the words of a command are those that the other supervisor sees.
+#[test]
+fn words_are_split_as_the_other_splits_them() {
+    let unit = r#"[Service]
+ExecStart=/bin/echo a\x20b "t\tx" #fff 'n\n' \075\u00e9 "\q" "C:\\x" \";
+Environment="A=x\ty" B=#x
+ExecStartPre=/bin/true --color #fff
+"#;
+    let yaml = made(Format::Systemd, &[("a.service", unit)]);
+    has(
+        &yaml,
+        &[
+            r##"command: [/bin/echo, "a b", "t\tx", "#fff", "n\n", "=é", "\\q", "C:\\x", "\";"]"##,
+            r##"environment: { A: "x\ty", B: "#x" }"##,
+            r##"before_start: [/bin/true, --color, "#fff"]"##,
+        ],
+    );
+    let inetd = "8080 stream tcp nowait root /bin/echo echo #fff 'a b'\n";
+    has(
+        &made(Format::Inetd, &[("inetd.conf", inetd)]),
+        &[r##"command: [/bin/echo, "#fff", "a b"]"##],
+    );
+}
+
 #[test]
 fn a_process_for_each_connection() {
     let yaml = made(
