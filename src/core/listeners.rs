@@ -13,6 +13,12 @@ pub const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest delay before a missing listener, or a repair, is tried again.
 pub const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// [`RETRY_MIN`] doubled for each time before, at most [`RETRY_MAX`].
+pub fn retry_delay(times_before: u32) -> Duration {
+    let factor = 1_u32.checked_shl(times_before).unwrap_or(u32::MAX);
+    RETRY_MIN.saturating_mul(factor).min(RETRY_MAX)
+}
+
 /// The least time between two repairs of one socket, when there were `FREE_REPAIRS`; one of them is
 /// forgotten in each such time.
 pub const REPAIR_PAUSE: Duration = Duration::from_secs(1);

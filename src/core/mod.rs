@@ -69,7 +69,7 @@ pub use event::{
 };
 pub use facts::Facts;
 pub use input::{Configuration, Input, WorkerUpdate};
-pub use listeners::{REPAIR_PAUSE, RETRY_MAX, RETRY_MIN};
+pub use listeners::{REPAIR_PAUSE, RETRY_MAX, RETRY_MIN, retry_delay};
 pub use machine::Core;
 pub use nonblocking::{Flag, Needs, flag};
 pub use ready::{LOOK_MAX, LOOK_MIN};

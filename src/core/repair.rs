@@ -17,8 +17,8 @@ use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::{Event, ListenerEvent, SocketEvent};
 use super::listeners::{
-    Absence, FIGHT, FREE_REPAIRS, FUTILE, ListenerTimer, QUIET, REPAIR_PAUSE, RETRY_MAX, RETRY_MIN,
-    Rebound, RepairState,
+    Absence, FIGHT, FREE_REPAIRS, FUTILE, ListenerTimer, QUIET, REPAIR_PAUSE, Rebound, RepairState,
+    retry_delay,
 };
 use super::machine::Core;
 use super::run::Run;
@@ -230,7 +230,7 @@ impl Core {
             self.ctx
                 .emit(Event::Listener(listener, ListenerEvent::Awaited { limit }));
         }
-        let delay = growing(tries);
+        let delay = retry_delay(tries);
         let announces_itself = why == Missing::Address && !matches!(presence, Presence::Optional);
         if self.ctx.listeners.refusing.contains(&listener) && !(announces_itself && again) {
             let again_in = (!announces_itself).then_some(delay);
@@ -417,7 +417,7 @@ impl Core {
             .get(&listener)
             .map_or(0, |known| known.times);
         let event = if times >= FUTILE {
-            let again_in = growing(times.saturating_sub(FUTILE).saturating_add(2));
+            let again_in = retry_delay(times.saturating_sub(FUTILE).saturating_add(2));
             let at = self.ctx.now + again_in;
             self.ctx
                 .listeners
@@ -475,7 +475,7 @@ impl Core {
         let Some(repair) = self.ctx.listeners.damaged.get_mut(&(listener, socket)) else {
             return;
         };
-        let delay = growing(repair.failures);
+        let delay = retry_delay(repair.failures);
         repair.failures = repair.failures.saturating_add(1);
         repair.not_before = self.ctx.now + delay;
         self.ctx.record.listeners();
@@ -558,10 +558,4 @@ impl Core {
             self.ctx.outbox.push(Effect::WatchAddresses { wanted });
         }
     }
-}
-
-/// [`RETRY_MIN`] doubled for each time before, at most [`RETRY_MAX`].
-fn growing(times_before: u32) -> Duration {
-    let factor = 1_u32.checked_shl(times_before).unwrap_or(u32::MAX);
-    RETRY_MIN.saturating_mul(factor).min(RETRY_MAX)
 }

@@ -1,8 +1,10 @@
 //! Carrying out what the core decides about listeners: binding one that was missing, repairing one
 //! that was damaged; and telling it what the kernel tells.
 
+use super::clock;
 use super::event_text;
 use super::looks::Tell;
+use super::own_socket::Condition;
 use super::turn::Shell;
 use super::watch::Owner;
 use crate::config::{Endpoint, Presence, UnixName};
@@ -23,7 +25,11 @@ impl Shell {
     /// Watches every listener, and tells the core which are missing.
     pub(super) fn begin_watching(&mut self, missing: &[BindError]) {
         self.watch.everything(&self.epoll, &self.sockets);
-        self.watch_files_of(Owner::Control);
+        // They may have been damaged while no listend was there.
+        for owner in [Owner::Control, Owner::Notify, Owner::Acks] {
+            self.watch_files_of(owner);
+            self.repair_own(owner);
+        }
         for listener in self.plan.listeners.keys().copied().collect::<Vec<_>>() {
             self.look_at_paths_of(listener);
         }
@@ -199,19 +205,32 @@ impl Shell {
 
     /// Repairs a socket of listend's own, which is watched anew then; until what is watched is sound.
     fn repair_own(&mut self, owner: Owner) {
+        let again_in = event_text::duration(self.watch.repair_delay(owner));
+        let mut found = Condition::Repaired;
         for _ in 0..REPAIRS {
-            let is_sound = match owner {
-                Owner::Control => self.control.repair(&self.epoll),
-                Owner::Notify => self.repair_notify_socket(),
-                Owner::Acks => self.repair_ack_socket(),
-                Owner::Socket(_) => true,
+            found = match owner {
+                Owner::Control => self.control.repair(&self.epoll, &again_in),
+                Owner::Notify => self.repair_notify_socket(&again_in),
+                Owner::Acks => self.repair_ack_socket(&again_in),
+                Owner::Socket(_) => Condition::Sound,
             };
-            if is_sound {
+            if found != Condition::Sound {
+                // It may be another one.
+                self.store.touch();
+                self.watch_files_of(owner);
+            }
+            if found != Condition::Repaired {
                 break;
             }
-            // It may be another one.
-            self.store.touch();
-            self.watch_files_of(owner);
+        }
+        let is_sound = found == Condition::Sound;
+        self.watch.note_own(owner, is_sound, clock::now());
+    }
+
+    /// Looks again at what could not be repaired. Nothing tells when it can be: when a disk has room, for one.
+    pub(super) fn repair_own_again(&mut self) {
+        for owner in self.watch.damaged_own(clock::now()) {
+            self.repair_own(owner);
         }
     }
 

@@ -15,6 +15,16 @@ use std::path::{Path, PathBuf};
 const BACKLOG: u32 = 128;
 const THE_ONE: SocketKey = SocketKey(0);
 
+/// What a look at it has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    Sound,
+    /// It was damaged, and is sound now.
+    Repaired,
+    /// It is damaged.
+    Damaged,
+}
+
 /// Dropped, it is closed and its path removed.
 #[derive(Debug)]
 pub(super) struct OwnSocket {

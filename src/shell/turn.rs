@@ -349,6 +349,7 @@ impl Shell {
             }
         }
         self.watch.more(&self.epoll, &self.sockets);
+        self.repair_own_again();
         self.queries_turn();
         self.control_turn();
         self.look_at_launching();
@@ -414,6 +415,7 @@ impl Shell {
         let others = others.chain(self.control.queue_log.deadline());
         let others = others.chain(self.flows.deadline());
         let others = others.chain(self.notify.deadline());
+        let others = others.chain(self.watch.deadline());
         let others = others.chain(self.manager.deadline()).chain(self.closing);
         let others = others.chain(self.groups.deadline());
         let others = others

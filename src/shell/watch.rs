@@ -9,6 +9,7 @@
 use super::clients::Role;
 use super::token::Token;
 use crate::config::Endpoint;
+use crate::core::{Mono, retry_delay};
 use crate::listener::{BoundSocket, SocketTable, in_network_namespace};
 use crate::plan::{ListenerId, SocketKey};
 use nix::errno::Errno;
@@ -22,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 /// RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (rtnetlink(7)).
 const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
@@ -64,6 +66,8 @@ pub(super) struct Watch {
     parked: BTreeSet<SocketKey>,
     /// Sockets that nobody is waited for at, and whose end is watched as soon as there is time for it.
     pending: BTreeSet<SocketKey>,
+    /// Sockets of listend's own that could not be repaired: how often, and when they are looked at again.
+    damaged: BTreeMap<Owner, (u32, Mono)>,
 }
 
 /// A folder that is watched.
@@ -92,7 +96,35 @@ impl Watch {
             addresses: Vec::new(),
             parked: BTreeSet::new(),
             pending: BTreeSet::new(),
+            damaged: BTreeMap::new(),
         }
+    }
+
+    /// How long a socket of listend's own is left alone that cannot be repaired now.
+    pub(super) fn repair_delay(&self, owner: Owner) -> Duration {
+        retry_delay(self.damaged.get(&owner).map_or(0, |(times, _)| *times))
+    }
+
+    /// Notes whether such a socket is in order now.
+    pub(super) fn note_own(&mut self, owner: Owner, is_sound: bool, now: Mono) {
+        let again = now + self.repair_delay(owner);
+        if is_sound {
+            self.damaged.remove(&owner);
+        } else {
+            let (times, at) = self.damaged.entry(owner).or_insert((0, again));
+            (*times, *at) = (times.saturating_add(1), again);
+        }
+    }
+
+    /// Which of them are to be looked at again.
+    pub(super) fn damaged_own(&self, now: Mono) -> Vec<Owner> {
+        let due = self.damaged.iter().filter(|(_, (_, at))| *at <= now);
+        due.map(|(owner, _)| *owner).collect()
+    }
+
+    /// When [`Watch::damaged_own`] has the next one.
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        self.damaged.values().map(|(_, at)| *at).min()
     }
 
     /// Whether clients mean nothing at a socket for now.

@@ -27,6 +27,7 @@ use crate::control::{Access, Binary, Event, Owner, Reply};
 use crate::core::{Mono, Ticket};
 use crate::listener::{BindError, BoundSocket, SocketRecord};
 use crate::plan::Plan;
+use crate::shell::own_socket::Condition;
 use crate::shell::queues::QueueLog;
 use crate::shell::reserve::Reserve;
 use crate::shell::token::{ClientId, ControlPart, QueryId, Token};
@@ -259,26 +260,32 @@ impl Control {
         self.accept_state = how;
     }
 
-    /// Puts the control socket right. Answers whether there was nothing wrong with it.
-    pub(super) fn repair(&mut self, epoll: &Epoll) -> bool {
+    /// Puts the control socket right; if it cannot, it is tried again in this time.
+    pub(super) fn repair(&mut self, epoll: &Epoll, again_in: &str) -> Condition {
         let Some(socket) = &mut self.socket else {
-            return true;
+            return Condition::Sound;
         };
         let Some((damage, done)) = socket.repair() else {
-            return true;
+            return Condition::Sound;
         };
         let path = socket.path().unwrap_or(Path::new("it")).display();
         let what = event_text::damage(damage);
-        match done {
-            Ok(_) => log::warn!("control socket: {path} was {what}; restored"),
-            Err(why) => log::error!(
-                "control socket: {path} was {what}, and cannot be restored: {why}; until then no \
-                 client can connect"
-            ),
-        }
+        let found = match done {
+            Ok(_) => {
+                log::warn!("control socket: {path} was {what}; restored");
+                Condition::Repaired
+            }
+            Err(why) => {
+                log::error!(
+                    "control socket: {path} was {what}, and cannot be restored: {why}; until then \
+                     no client can connect; retrying in {again_in}"
+                );
+                Condition::Damaged
+            }
+        };
         // It may be another one.
         self.open(epoll);
-        false
+        found
     }
 
     /// Where it is in the file system.

@@ -10,8 +10,7 @@ use crate::plan::Plan;
 use crate::shell::one_line;
 use crate::shell::own_socket::{NotBound, OwnSocket};
 use crate::sys;
-use nix::sys::stat::lstat;
-use nix::unistd::geteuid;
+use nix::unistd::{getegid, geteuid};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,7 +23,6 @@ const NAME: &str = "control socket";
 #[derive(Debug)]
 pub struct ControlSocket {
     own: OwnSocket,
-    owner: Owner,
 }
 
 /// Why there is no control socket.
@@ -54,7 +52,7 @@ impl ControlSocket {
         )
     }
 
-    /// Goes on with the socket that another listend had there.
+    /// Goes on with the socket that another listend had there, even if its file is gone by now.
     ///
     /// # Errors
     ///
@@ -75,18 +73,21 @@ impl ControlSocket {
                 reason: why_not(&error, path, &plan),
             }
         })?;
-        match file_owner(&own, path) {
-            Ok(owner) => Ok(ControlSocket { own, owner }),
-            Err(reason) => {
-                own.withdraw();
-                Err(NoControl { reason })
-            }
+        if let Some(Err(error)) = own.socket().map(set_up) {
+            own.withdraw();
+            let reason = format!("{}: cannot be set up: {error}", path.display());
+            return Err(NoControl { reason });
         }
+        Ok(ControlSocket { own })
     }
 
-    /// Whose it is.
+    /// Whose it is. The group was read back: a folder with the set-group-id bit gives its own.
     pub(super) fn owner(&self) -> Owner {
-        self.owner
+        let rights = self.socket().and_then(|socket| socket.artifacts.rights);
+        Owner {
+            uid: geteuid().as_raw(),
+            gid: rights.map_or_else(|| getegid().as_raw(), |rights| rights.gid),
+        }
     }
 
     /// The socket itself.
@@ -120,19 +121,6 @@ fn set_up(socket: &BoundSocket) -> io::Result<()> {
     // Nobody has anything to hand over here.
     sys::refuse_descriptors(&socket.fd);
     Ok(())
-}
-
-/// The group is read back: a folder with the set-group-id bit gives its own.
-fn file_owner(own: &OwnSocket, path: &Path) -> Result<Owner, String> {
-    let cannot = |what: &dyn fmt::Display| format!("{}: cannot be set up: {what}", path.display());
-    if let Some(socket) = own.socket() {
-        set_up(socket).map_err(|error| cannot(&error))?;
-    }
-    let file = lstat(path).map_err(|errno| cannot(&errno))?;
-    Ok(Owner {
-        uid: geteuid().as_raw(),
-        gid: file.st_gid,
-    })
 }
 
 fn why_not(error: &BindError, path: &Path, plan: &Plan) -> String {

@@ -12,6 +12,7 @@ use crate::notify::{self, Message, STORED, Watchdog};
 use crate::output::visible;
 use crate::plan::{Activation, Plan, WorkerId, WorkerPlan};
 use crate::shell::fd_store::{How, RefusedFds};
+use crate::shell::own_socket::Condition;
 use crate::shell::process::Processes;
 use crate::shell::token::{NotifyPart, Token};
 use crate::shell::turn::Shell;
@@ -120,32 +121,36 @@ impl Shell {
         }
     }
 
-    /// Puts the notify socket right. Answers whether there was nothing wrong with it.
-    pub(in crate::shell) fn repair_notify_socket(&mut self) -> bool {
+    /// Puts the notify socket right; if it cannot, it is tried again in this time.
+    pub(in crate::shell) fn repair_notify_socket(&mut self, again_in: &str) -> Condition {
         let Some(socket) = &mut self.notify.socket else {
-            return true;
+            return Condition::Sound;
         };
         let Some((damage, done)) = socket.repair() else {
-            return true;
+            return Condition::Sound;
         };
         let (what, address) = (event_text::damage(damage), socket.address());
-        match done {
+        let found = match done {
             Ok(repair) => {
                 let cut_off = cut_off(repair, &self.plan, address, |worker| {
                     worker.notify_access.is_some()
                 });
                 log::warn!("notify socket: {address} was {what}; restored{cut_off}");
+                Condition::Repaired
             }
-            Err(why) => log::error!(
-                "notify socket: {address} was {what}, and cannot be restored: {why}; until then \
-                 workers cannot send notifications"
-            ),
-        }
+            Err(why) => {
+                log::error!(
+                    "notify socket: {address} was {what}, and cannot be restored: {why}; until \
+                     then workers cannot send notifications; retrying in {again_in}"
+                );
+                Condition::Damaged
+            }
+        };
         // It may be another one.
         if let Err(error) = watch_socket(&self.epoll, socket) {
             log::error!("cannot watch the notify socket: {error}");
         }
-        false
+        found
     }
 
     /// Makes what an instance needs to tell what it is asked to.

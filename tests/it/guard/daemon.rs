@@ -193,6 +193,37 @@ workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: not
     guard.stop();
 }
 
+// What cleans up /run does not look whether the daemon lives.
+#[test]
+fn a_daemon_goes_on_whose_own_sockets_were_removed_while_it_was_dead() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: notify } }
+";
+    let guard = world.run_with(yaml, |start| {
+        start.words_behind(["--guard", "--control", "$DIR/own/control.sock"]);
+    });
+    let mut puppet = world.puppet();
+    puppet.ask("notify READY=1");
+    guard.line(&["app.0", "ready after"]);
+    let daemon = guard.guarded(1)[0];
+    kill(daemon, Signal::SIGSTOP);
+    fs::remove_dir_all(world.path("own")).expect("remove the folder");
+    kill(daemon, Signal::SIGKILL);
+    guard.guarded(2);
+    guard.line(&["going on where listend"]);
+    guard.line(&["control socket", "removed; restored"]);
+    guard.line(&["notify socket", "removed; restored"]);
+    puppet.ask("notify STATUS=heard");
+    eventually("it is told", || {
+        let told = Varlink::to(&world.path("own/control.sock")).ask("Status", json!({}));
+        told.to_string().contains("heard")
+    });
+    drop(puppet);
+    guard.stop();
+}
+
 #[test]
 fn what_a_worker_has_stored_outlives_the_daemon() {
     let world = World::new();

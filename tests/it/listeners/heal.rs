@@ -399,6 +399,18 @@ workers:
         daemon.lines(&["notify socket", "removed", "restored"], round);
         asked(&format!("round {round}"));
     }
+    // As long as they cannot be there they are tried again: nothing tells when that ends.
+    daemon.pause();
+    fs::remove_dir_all(world.path("own")).expect("remove the folder");
+    fs::write(world.path("own"), "in the way").expect("take its place");
+    daemon.resume();
+    for socket in ["control socket", "notify socket"] {
+        daemon.line(&[socket, "cannot be restored", "retrying in 2 s"]);
+    }
+    fs::remove_file(world.path("own")).expect("make room");
+    daemon.lines(&["control socket", "removed; restored"], 4);
+    daemon.lines(&["notify socket", "removed; restored"], 4);
+    asked("there again");
     daemon.stop();
     assert!(!control.exists() && !notify.exists());
 }
