@@ -10,9 +10,11 @@ use crate::plan::{Origin, WorkerId};
 use crate::shell::folders::Made;
 use crate::shell::notify::NotifyCounters;
 use crate::shell::rollback_reasons::Lasting;
+use crate::store::Identity;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 /// The kind of [`Fact::Stored`].
@@ -85,7 +87,39 @@ pub(super) struct OwnSocketFact {
     /// Of one with a path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) record: Option<SocketRecord>,
+    /// The socket that all of this is about. What is written may be newer than what is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) identity: Option<String>,
 }
+
+impl OwnSocketFact {
+    pub(super) fn new(
+        address: impl Into<String>,
+        record: Option<SocketRecord>,
+        socket: Option<BorrowedFd<'_>>,
+    ) -> OwnSocketFact {
+        let identity = socket.and_then(Identity::of);
+        OwnSocketFact {
+            address: address.into(),
+            record,
+            identity: identity.map(|identity| identity.to_string()),
+        }
+    }
+
+    /// What is known of the file of the socket that was kept. The one before the one that was written down has
+    /// none any more.
+    pub(super) fn record_of(&self, kept: impl AsFd) -> Option<SocketRecord> {
+        let kept = Identity::of(kept).map(|identity| identity.to_string());
+        let mut record = self.record.clone()?;
+        if self.identity.is_some() && self.identity != kept {
+            record.file = Some(NO_FILE);
+        }
+        Some(record)
+    }
+}
+
+/// Device and inode of no file.
+const NO_FILE: (u64, u64) = (0, 0);
 
 /// The texts of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -228,8 +228,8 @@ impl Past {
 
     /// Takes the control socket, with what is known of its file.
     pub fn take_control(&mut self) -> Option<(OwnedFd, SocketRecord)> {
-        let record = self.head.control.as_ref()?.record.clone()?;
         let fd = self.take(Name::Control).pop()?;
+        let record = self.head.control.as_ref()?.record_of(&fd)?;
         Some((fd, record))
     }
 

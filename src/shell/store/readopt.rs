@@ -52,7 +52,7 @@ impl Shell {
         let (Some(fact), Some(fd)) = (&head.notify, kept) else {
             return;
         };
-        let socket = NotifySocket::restore(fact.address.clone(), fact.record.clone(), fd);
+        let socket = NotifySocket::restore(fact.address.clone(), fact.record_of(&fd), fd);
         let watched = socket.and_then(|socket| {
             let files = socket.files();
             self.watch.files(&self.epoll, Owner::Notify, &files);
@@ -70,11 +70,13 @@ impl Shell {
     /// Goes on with the socket of einhorn, whose address workers know.
     pub(super) fn readopt_ack_socket(&mut self, head: &facts::Head, fds: &mut ByName) {
         let kept = take(fds, Name::Acks).pop();
-        let record =
-            |fact: &facts::OwnSocketFact| Some((fact.address.clone(), fact.record.clone()?));
-        let Some(((address, record), fd)) = head.einhorn.as_ref().and_then(record).zip(kept) else {
+        let (Some(fact), Some(fd)) = (&head.einhorn, kept) else {
             return;
         };
+        let Some(record) = fact.record_of(&fd) else {
+            return;
+        };
+        let address = &fact.address;
         let acks = AckSocket::restore(address.clone(), record, fd);
         let watched = acks.and_then(|acks| {
             let files = acks.files();

@@ -1,6 +1,6 @@
 //! The facts of the shell, from what the shell has; and writing them.
 
-use super::facts::{self, FOLDER, Fact, HALF_LINE, REQUEST, STORED};
+use super::facts::{self, FOLDER, Fact, HALF_LINE, OwnSocketFact, REQUEST, STORED};
 use super::{AGAIN, CLOSED, FIRST, HeldPlace, OWN, Store, boot};
 use crate::config::Ready;
 use crate::core::{ConnectionId, FORMAT, HookKind, Input, ProcessId, Task, Ticket};
@@ -439,24 +439,14 @@ impl Shell {
                 notify: self
                     .notify
                     .place()
-                    .map(|(address, record)| facts::OwnSocketFact {
-                        address: address.to_owned(),
-                        record,
-                    }),
-                einhorn: self
-                    .notify
-                    .ack_place()
-                    .map(|(address, record)| facts::OwnSocketFact {
-                        address: address.to_owned(),
-                        record,
-                    }),
-                control: self
-                    .control
-                    .place()
-                    .map(|(path, record)| facts::OwnSocketFact {
-                        address: path.to_string_lossy().into_owned(),
-                        record: Some(record),
-                    }),
+                    .map(|(address, record)| OwnSocketFact::new(address, record, self.notify.fd())),
+                einhorn: self.notify.ack_place().map(|(address, record)| {
+                    OwnSocketFact::new(address, record, self.notify.ack_fd())
+                }),
+                control: self.control.place().map(|(path, record)| {
+                    let path = path.to_string_lossy();
+                    OwnSocketFact::new(path, Some(record), self.control.fd())
+                }),
                 open_files: (limit.soft, limit.hard),
                 folders: self.sockets.created_folders.clone(),
             })),

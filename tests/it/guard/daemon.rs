@@ -224,6 +224,56 @@ workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: not
     guard.stop();
 }
 
+// Rule: what is known of a socket's file is believed of that socket, and not of the one before it.
+#[test]
+fn a_daemon_goes_on_with_own_sockets_that_the_guard_has_not_got_yet() {
+    let world = World::new();
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: notify } }
+";
+    let guard = world.run_with(yaml, |start| {
+        start.words_behind(["--guard", "--control", "$DIR/own/control.sock"]);
+    });
+    let mut puppet = world.puppet();
+    puppet.ask("notify READY=1");
+    guard.line(&["app.0", "ready after"]);
+    let daemon = guard.guarded(1)[0];
+    let environment = fs::read(format!("/proc/{daemon}/environ")).expect("the environment");
+    let mut variables = environment.split(|byte| *byte == 0);
+    let to = variables.find_map(|one| str::from_utf8(one).ok()?.strip_prefix("NOTIFY_SOCKET="));
+    let to = to.expect("the socket of the guard");
+    guard.signal(Signal::SIGSTOP);
+    // Nothing more gets to it.
+    loop {
+        let socket = UnixDatagram::unbound().expect("socket");
+        socket.set_nonblocking(true).expect("set the flag");
+        if socket.send_to(b"X=1", to).is_err() {
+            break;
+        }
+    }
+    let is_told = |what: &str| {
+        let told = Varlink::to(&world.path("own/control.sock")).ask("Status", json!({}));
+        told.to_string().contains(what)
+    };
+    kill(daemon, Signal::SIGSTOP);
+    fs::remove_dir_all(world.path("own")).expect("remove the folder");
+    kill(daemon, Signal::SIGCONT);
+    guard.line(&["notify socket", "removed; restored"]);
+    // Answered only after everything is written.
+    assert!(is_told("app.0"));
+    kill(daemon, Signal::SIGKILL);
+    guard.signal(Signal::SIGCONT);
+    guard.guarded(2);
+    guard.line(&["going on where listend"]);
+    guard.line(&["control socket", "replaced; restored"]);
+    guard.line(&["notify socket", "replaced; restored"]);
+    puppet.ask("notify STATUS=heard");
+    eventually("it is told", || is_told("heard"));
+    drop(puppet);
+    guard.stop();
+}
+
 #[test]
 fn what_a_worker_has_stored_outlives_the_daemon() {
     let world = World::new();
