@@ -19,4 +19,5 @@ mod paths;
 mod ports;
 mod rebinding;
 mod repairing;
+mod sharing;
 mod waiting;

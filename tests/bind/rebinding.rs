@@ -6,7 +6,8 @@ use crate::ports::free_port;
 use listend::config::options::{OptionValue, by_key};
 use listend::config::{Endpoint, Multicast, Presence, UnixKind};
 use listend::listener::{
-    Adopted, BindError, BoundSocket, Purpose, SocketTable, bind_all, depth, prepare_reload,
+    Adopted, BindError, BoundSocket, Note, NoteKind, Purpose, SocketTable, bind_all, depth,
+    prepare_reload,
 };
 use listend::plan::{ListenerId, Merge, Plan, SocketKey, merge};
 use nix::libc;
@@ -23,15 +24,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// A daemon of nothing but its listeners.
-struct Running {
+pub(crate) struct Running {
     plan: Plan,
-    bound: SocketTable,
+    pub(crate) bound: SocketTable,
     lost: Vec<SocketKey>,
     missing: Vec<BindError>,
+    notes: Vec<Note>,
 }
 
 impl Running {
-    fn start(plan: Plan) -> Running {
+    pub(crate) fn start(plan: Plan) -> Running {
         let bound = bound(&plan).bound;
         Running::with(plan, bound)
     }
@@ -42,15 +44,17 @@ impl Running {
             bound,
             lost: Vec::new(),
             missing: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
     /// Answers with the sockets that the plan has no more.
-    fn reload(&mut self, wanted: Plan) -> Result<Vec<BoundSocket>, Vec<BindError>> {
+    pub(crate) fn reload(&mut self, wanted: Plan) -> Result<Vec<BoundSocket>, Vec<BindError>> {
         let Merge { plan, changes } = merge(&self.plan, &BTreeMap::new(), wanted);
         let mut prepared = prepare_reload(&self.bound, &self.plan, &plan, &changes)?;
         self.lost = std::mem::take(&mut prepared.lost);
         self.missing = std::mem::take(&mut prepared.missing);
+        self.notes = std::mem::take(&mut prepared.notes);
         prepared.commit(&mut self.bound);
         self.plan = plan;
         let former = self.bound.former().map(|(_, socket)| socket.key);
@@ -60,7 +64,7 @@ impl Running {
     }
 
     /// Prepares a reload and takes it back.
-    fn change_mind(&self, wanted: Plan) {
+    pub(crate) fn change_mind(&self, wanted: Plan) {
         let Merge { plan, changes } = merge(&self.plan, &BTreeMap::new(), wanted);
         let prepared = prepare_reload(&self.bound, &self.plan, &plan, &changes).unwrap();
         prepared.undo(&self.bound);
@@ -82,7 +86,7 @@ fn limit(socket: &BoundSocket) -> u64 {
     depth(socket).unwrap().limit.unwrap()
 }
 
-fn accepted(socket: &BoundSocket) -> usize {
+pub(crate) fn accepted(socket: &BoundSocket) -> usize {
     let raw = SockRef::from(&socket.fd);
     raw.set_nonblocking(true).unwrap();
     std::iter::from_fn(|| raw.accept().ok()).count()
@@ -244,6 +248,32 @@ fn an_option_that_is_taken_back_has_the_kernels_default_again() {
         assert!(running.reload(again).unwrap().is_empty());
         assert_eq!(read(&running), set, "{key}");
     }
+}
+
+#[test]
+fn what_the_kernel_changes_is_noted_by_the_reload_that_asks_for_it() {
+    let wanted = |tos: i64, backlog| {
+        let value = OptionValue::Number(tos);
+        let mut plan = with_options(tcp("127.0.0.1:0"), &[("ip_tos", value)]);
+        listener(&mut plan, 0).backlog = backlog;
+        plan
+    };
+    let mut running = Running::start(wanted(8, 16));
+    let notes = |running: &mut Running, wanted| {
+        running.reload(wanted).unwrap();
+        let of_l0 = |note: &Note| (note.listener, note.socket) == (ListenerId(0), 0);
+        assert!(running.notes.iter().all(of_l0));
+        let kinds = running.notes.drain(..).map(|note| note.kind);
+        kinds.collect::<Vec<_>>()
+    };
+    let noted = notes(&mut running, wanted(0x13, 16));
+    let [NoteKind::OptionChanged(changed)] = &noted[..] else {
+        panic!("{noted:?}");
+    };
+    assert_eq!((changed.key, changed.effective.as_str()), ("ip_tos", "16"));
+    // It is known by now, or as it was asked for.
+    assert_eq!(notes(&mut running, wanted(0x13, 17)), []);
+    assert_eq!(notes(&mut running, wanted(8, 17)), []);
 }
 
 /// What the kernel says of an option.
@@ -501,6 +531,46 @@ fn a_path_that_gets_another_kind_of_socket_can_be_put_back() {
     UnixDatagram::unbound().unwrap().connect(&path).unwrap();
     assert_eq!(folder.names(), [".s.listend", "s"]);
     assert_eq!(file(&folder.join(".s.listend")), file(&path));
+    running.bound.remove_paths();
+    assert!(folder.names().is_empty());
+}
+
+#[test]
+fn a_path_that_somebody_has_taken_meanwhile_stays_theirs() {
+    let folder = Folder::new();
+    let path = folder.join("s");
+    let mut running = Running::start(single(stream(&path)));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "theirs").unwrap();
+    let wanted = single(unix(UnixKind::Datagram, &path));
+    let errors = running.reload(wanted).unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"theirs");
+}
+
+#[test]
+fn a_link_becomes_a_socket_unless_it_is_another_by_now() {
+    let folder = Folder::new();
+    let (path, link, elsewhere) = (folder.join("s"), folder.join("link"), folder.join("other"));
+    let mut before = single(stream(&path));
+    listener(&mut before, 0).symlinks = vec![link.clone()];
+    let wanted = || single(stream(&link));
+    let mut running = Running::start(before);
+    running.change_mind(wanted());
+    assert_eq!(std::fs::read_link(&link).unwrap(), path);
+
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+    let errors = running.reload(wanted()).unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(std::fs::read_link(&link).unwrap(), elsewhere);
+
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let retired = running.reload(wanted()).unwrap();
+    assert!(retired.into_iter().all(|one| one.remove_files().is_empty()));
+    UnixStream::connect(&link).unwrap();
+    assert!(!path.exists());
     running.bound.remove_paths();
     assert!(folder.names().is_empty());
 }
