@@ -1,6 +1,7 @@
 //! One test for each rule, named after it.
 
 mod crew;
+mod facts;
 mod flows;
 mod hooks;
 mod listeners;

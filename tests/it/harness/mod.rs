@@ -416,6 +416,15 @@ pub fn descriptors(pid: i32) -> usize {
     folder.expect("the process runs").count()
 }
 
+/// The lowest number that no descriptor of a process has.
+pub fn first_free(pid: i32) -> i32 {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+    let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let open: std::collections::BTreeSet<i32> = numbers.collect();
+    let free = (0..).find(|number| !open.contains(number));
+    free.expect("one is free")
+}
+
 /// The resident memory of a process, in KiB.
 pub fn resident_kib(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");

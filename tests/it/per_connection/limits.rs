@@ -4,7 +4,7 @@
 use crate::harness::app::{self, PUPPET};
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{
-    Daemon, Puppet, World, children, client, context_switches, descriptors, eventually,
+    Daemon, Puppet, World, children, client, context_switches, descriptors, eventually, first_free,
     public_probe, queued, require_root, require_tool, settled,
 };
 use serde_json::json;
@@ -331,7 +331,7 @@ fn without_descriptors_it_pauses_and_goes_on() {
     let address = daemon.address("web");
     settled(daemon.pid());
     // A connection that is served takes none in the daemon; one that is accepted takes one.
-    limit(&prlimit, &daemon, first_free(&daemon));
+    limit(&prlimit, &daemon, first_free(daemon.pid()));
     let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(address)).collect();
     daemon.line(&["oo many open files", "retrying in 100 ms"]);
     let before = context_switches(daemon.pid());
@@ -367,7 +367,7 @@ fn no_client_is_lost_for_want_of_descriptors() {
     let daemon = world.run(&yaml("[/bin/echo, hi]", lines));
     let address = daemon.address("web");
     settled(daemon.pid());
-    limit(&prlimit, &daemon, first_free(&daemon) + 1);
+    limit(&prlimit, &daemon, first_free(daemon.pid()) + 1);
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
             std::thread::spawn(move || {
@@ -396,7 +396,7 @@ fn who_asks_is_answered_when_there_are_no_descriptors_left() {
     let daemon = varlink::run(&world, &yaml("[/bin/cat]", "max_connections: none"));
     let address = daemon.address("web");
     settled(daemon.pid());
-    limit(&prlimit, &daemon, first_free(&daemon));
+    limit(&prlimit, &daemon, first_free(daemon.pid()));
     let stream = connect(address);
     daemon.line(&["oo many open files", "retrying in 100 ms"]);
     let clients: Vec<Varlink> = (0..3)
@@ -414,13 +414,25 @@ fn who_asks_is_answered_when_there_are_no_descriptors_left() {
     daemon.stop();
 }
 
-/// The lowest number that no descriptor of the daemon has.
-fn first_free(daemon: &Daemon) -> i32 {
-    let open = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("list it");
-    let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let open: std::collections::BTreeSet<i32> = numbers.collect();
-    let free = (0..).find(|number| !open.contains(number));
-    free.expect("one is free")
+// Some of them, while there are few. Nobody has to tell it that there is room again.
+#[test]
+fn who_finds_no_descriptor_left_at_the_control_socket_is_answered_later() {
+    /// More than are accepted from what is kept in reserve.
+    const CLIENTS: usize = 6;
+    let Some(prlimit) = require_tool("prlimit") else {
+        return;
+    };
+    let world = World::new();
+    let daemon = varlink::run(&world, &yaml("[/bin/cat]", "max_connections: none"));
+    settled(daemon.pid());
+    limit(&prlimit, &daemon, first_free(daemon.pid()));
+    let mut clients: Vec<Varlink> = (0..CLIENTS).map(|_| Varlink::connect(&world)).collect();
+    daemon.line(&["control socket: cannot accept a client"]);
+    limit(&prlimit, &daemon, 1024);
+    for client in &mut clients {
+        client.ask("Status", json!({}));
+    }
+    daemon.stop();
 }
 
 /// Changes how many descriptors the daemon may have, from outside.

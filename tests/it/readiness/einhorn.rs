@@ -2,10 +2,12 @@
 
 use crate::harness::app::PUPPET;
 use crate::harness::reloading::state_of;
+use crate::harness::varlink::Varlink;
 use crate::harness::{
-    Daemon, Puppet, World, children, descriptors, eventually, public_probe, require_root,
-    require_tool,
+    Daemon, Puppet, World, children, descriptors, eventually, first_free, public_probe,
+    require_root, require_tool,
 };
+use serde_json::json;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -251,5 +253,28 @@ fn it_is_heard_where_no_descriptors_are_left() {
     puppet.ask(&format!("ack {JSON}"));
     is_up(&daemon);
     assert!(children(daemon.pid()).contains(&puppet.pid()));
+    daemon.stop();
+}
+
+// Not even in reserve, which the hard limit bounds. Nobody has to tell it that there is room again.
+#[test]
+fn who_comes_when_nothing_is_in_reserve_is_heard_later() {
+    let Some(prlimit) = require_tool("prlimit") else {
+        return;
+    };
+    let world = World::new();
+    let (daemon, mut puppet) = with_puppet(&world, EINHORN);
+    let mut takes_one = Varlink::connect(&world);
+    takes_one.ask("Status", json!({}));
+    let limit = first_free(daemon.pid());
+    let status = Command::new(prlimit)
+        .args(["--pid", &daemon.pid().to_string()])
+        .arg(format!("--nofile={limit}:{limit}"))
+        .status();
+    assert!(status.expect("start prlimit").success());
+    puppet.ask(&format!("ack {JSON}"));
+    daemon.line(&["cannot accept a worker for now"]);
+    drop(takes_one);
+    is_up(&daemon);
     daemon.stop();
 }

@@ -432,6 +432,27 @@ fn what_is_stored_is_given_to_the_next_generation_and_gone_after_a_stop_for_good
     daemon.stop();
 }
 
+#[test]
+fn what_was_stored_last_is_closed_when_the_predecessor_has_ended_and_there_is_less_room() {
+    let world = World::new();
+    let (daemon, mut first) =
+        with_puppet(&world, "fd_store: 4\nrollout: { min_ready: 0s, watch: 0s }");
+    for name in ["db", "cache", "late"] {
+        first.ask(&format!("store {name}"));
+    }
+    first.ask("barrier");
+    let yaml = fs::read_to_string(world.path("listend.yaml")).expect("it is there");
+    let less = yaml.replace("fd_store: 4", "fd_store: 2");
+    crate::harness::reloading::reload(&world, &less);
+    daemon.line(&[
+        "app: closed 1 of the descriptors",
+        "room for 2 (`fd_store`)",
+    ]);
+    world.puppet().tell("exit 1");
+    assert_eq!(names(&world.puppet().report), ["web", "db", "cache"]);
+    daemon.stop();
+}
+
 fn ask_without_waiting(world: &World, method: &str) {
     let mut client = crate::harness::varlink::Varlink::connect(world);
     client.ask(
