@@ -340,12 +340,10 @@ impl Timers {
         self.rollouts.extend(at.map(|at| (at, worker)));
     }
 
-    /// Nothing is due for a worker any more.
+    /// Nothing is due for a worker any more. The looks at its queues and its use end with it by themselves.
     pub(super) fn forget(&mut self, worker: WorkerId) {
         self.rollout(worker, None);
         self.gates.retain(|(_, one)| *one != worker);
-        self.uses.retain(|(_, one)| *one != worker);
-        self.queues.retain(|(_, one)| *one != worker);
     }
 
     /// The earliest of all.
