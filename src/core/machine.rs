@@ -377,21 +377,21 @@ impl Core {
     }
 
     fn exit_if_all_stopped(&mut self) {
+        if self.ctx.is_busy() {
+            return;
+        }
         let code = match (self.ctx.phase, self.when_done) {
             (Phase::Stopping | Phase::Hurried, _) => EXIT_STOPPED,
             (Phase::Running, WhenDone::Exit) if self.is_done() => self.ctx.verdict,
             (Phase::Idle | Phase::Running | Phase::Exited, _) => return,
         };
-        if self.ctx.is_busy() {
-            return;
-        }
         self.ctx.phase = Phase::Exited;
         self.ctx.outbox.push(Effect::CloseListeners);
         self.ctx.emit(Event::Daemon(DaemonEvent::AllStopped));
         self.ctx.outbox.push(Effect::Exit { code });
     }
 
-    /// Whether no instance runs or will run again.
+    /// Whether no instance will run again, of none that run.
     fn is_done(&self) -> bool {
         let is_over = |run: &Run| {
             matches!(
@@ -400,9 +400,7 @@ impl Core {
             )
         };
         let is_done = |worker: &Worker| worker.is_eager() && worker.runs.all().all(is_over);
-        self.ctx.processes.is_empty()
-            && self.ctx.hooks.is_empty()
-            && self.workers.values().all(is_done)
+        self.workers.values().all(is_done)
     }
 
     /// Takes out what is over.
