@@ -124,9 +124,7 @@ impl Worker {
         };
         rollout.tickets.push(ticket);
         let (done, of) = (rollout.done, rollout.of);
-        if of > 0 {
-            ctx.answer(ticket, Answer::Progress { done, of });
-        }
+        ctx.answer(ticket, Answer::Progress { done, of });
     }
 
     /// Has a reload wait until a worker has as many instances as it says.
@@ -424,19 +422,18 @@ impl Worker {
 
     fn reset_worker(&mut self, ctx: &mut Ctx) {
         ctx.take_clients_again(self.id);
-        let waits = self.waits_for_a_listener(ctx);
         for id in self.runs.placed() {
-            self.reset_instance(ctx, id, waits);
+            self.reset_instance(ctx, id);
         }
     }
 
     /// Forgets the crashes of an instance, and has it start again if it has failed.
-    pub(super) fn reset_instance(&mut self, ctx: &mut Ctx, id: RunId, waits: bool) {
+    pub(super) fn reset_instance(&mut self, ctx: &mut Ctx, id: RunId) {
         if let Some(instance) = self.runs.instance_mut(id) {
             instance.history = History::default();
         }
         if let State::Failed { .. } = self.runs[id].state {
-            if self.is_eager() && !waits {
+            if self.is_eager() {
                 self.start_again(ctx, id);
             } else {
                 self.become_state(ctx, id, State::Waiting);

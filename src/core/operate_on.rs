@@ -67,8 +67,7 @@ impl Worker {
             }
             Command::Stop => self.stop_one(ctx, ticket, id),
             Command::Reset => {
-                let waits = self.waits_for_a_listener(ctx);
-                self.reset_instance(ctx, id, waits);
+                self.reset_instance(ctx, id);
                 ctx.take_clients_again(self.id);
                 ctx.answer(ticket, Answer::Done);
             }
