@@ -139,7 +139,7 @@ impl Worker {
         let mut next = None;
         let state = self.runs.get(helper.run).map(|run| run.state.clone());
         match (kind, state.unwrap_or(State::Stopped)) {
-            (HookKind::BeforeStart, State::Preparing { hook, cancelled }) if hook == process => {
+            (HookKind::BeforeStart, State::Preparing { cancelled, .. }) => {
                 let has_run = !matches!(end, HookEnd::NotLaunched { .. });
                 self.runs[helper.run].to_clean = has_run;
                 if cancelled {
@@ -150,7 +150,7 @@ impl Worker {
                     next = Some(self.not_prepared(ctx, helper.run, end.clone()));
                 }
             }
-            (HookKind::AfterStop, State::Cleaning { hook, next: then }) if hook == process => {
+            (HookKind::AfterStop, State::Cleaning { next: then, .. }) => {
                 next = Some(if ctx.phase == Phase::Running {
                     then
                 } else {
@@ -158,9 +158,7 @@ impl Worker {
                 });
             }
             // The instance has ended, and waits for it.
-            (HookKind::AfterReady | HookKind::Reload, State::Cleaning { hook, next: then })
-                if hook == process =>
-            {
+            (HookKind::AfterReady | HookKind::Reload, State::Cleaning { next: then, .. }) => {
                 next = Some(then);
             }
             // The instance did not wait for it.
