@@ -3,14 +3,15 @@
 //! The flag belongs to the socket ([`super::nonblocking`]), so who needs it set and who needs it clear
 //! cannot have the socket at once. A configuration in which two workers differ is refused; but a reload
 //! can leave what runs by a definition before beside what it starts. What is on its way out keeps the
-//! flag that it needs until it has ended, and the other starts then.
+//! flag that it needs until it has ended, and the other starts then. That is asked of instances: what is
+//! started for a connection gets that, and listend takes clients with either.
 
 use super::ctx::{Ctx, Elsewhere, Holders};
 use super::machine::Core;
 use super::run::Run;
 use super::types::{Phase, Revision};
 use super::worker::Worker;
-use crate::plan::{Activation, WorkerId};
+use crate::plan::WorkerId;
 use std::collections::BTreeSet;
 
 impl Worker {
@@ -33,30 +34,24 @@ impl Worker {
         elsewhere.opposed_to(self.lifecycle.nonblocking)
     }
 
-    /// Whether it needs the flag at all: what is started for a connection gets that, and listend takes
-    /// clients with either.
-    fn needs_the_flag(&self) -> bool {
-        !matches!(self.lifecycle.activation, Activation::PerConnection(_))
-    }
-
     /// Whether anything that runs has to be gone before what the worker is to run can start: all of
     /// it, whatever `order` and `parallel` of a rollout say.
     pub(super) fn is_opposed(&self, ctx: &Ctx) -> bool {
         let own = || self.runs.holders().any(|run| self.opposes(run));
-        self.needs_the_flag() && (self.others_oppose(&ctx.elsewhere).any || own())
+        self.others_oppose(&ctx.elsewhere).any || own()
     }
 
     /// Whether some of it ends in any case, so that a rollout can leave the old instances alone until
     /// then.
     pub(super) fn is_opposed_by_leavers(&self, ctx: &Ctx) -> bool {
         let others = self.others_oppose(&ctx.elsewhere);
-        self.needs_the_flag() && (others.leaving || self.leavers_oppose())
+        others.leaving || self.leavers_oppose()
     }
 
     /// The same for a worker that just starts, and waits for the rollouts of others, too.
     pub(super) fn waits_for_an_end(&self, elsewhere: &Elsewhere) -> bool {
         let others = self.others_oppose(elsewhere);
-        self.needs_the_flag() && (others.any || self.leavers_oppose())
+        others.any || self.leavers_oppose()
     }
 
     /// Notes what it runs by this definition and will not go on to run.
