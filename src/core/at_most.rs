@@ -124,7 +124,7 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{Command, Effect, Input, Mono, WhenDone};
+    use crate::core::{Command, Configuration, Effect, Input, Mono, WhenDone, WorkerUpdate};
     use crate::plan::{HookTimes, WorkerId};
 
     const fn seconds(seconds: u64) -> Duration {
@@ -187,6 +187,26 @@ mod tests {
             ..Lifecycle::default()
         };
         assert_eq!(limit(&rereads, Command::Reload), Some(seconds(7)));
+    }
+
+    #[test]
+    fn a_reload_takes_as_long_as_the_slowest_of_the_workers_it_waits_for() {
+        let mut core = Core::new(vec![Lifecycle::default(); 2], WhenDone::Hold);
+        core.handle(Mono(0), Input::Start);
+        let slow = Lifecycle {
+            stop_timeout: Some(seconds(40)),
+            ..Lifecycle::default()
+        };
+        let change = |worker, life| (WorkerId(worker), WorkerUpdate::Definition { life });
+        let configuration = Configuration {
+            ticket: Some(Ticket(1)),
+            workers: vec![change(0, slow), change(1, Lifecycle::default())],
+            ..Configuration::default()
+        };
+        core.handle(Mono(0), Input::Configure(Box::new(configuration)));
+        // To be replaced and to get another size.
+        assert_eq!(core.at_most(Ticket(1)), Some(seconds(82 + 80 + 80)));
+        assert_eq!(core.at_most(Ticket(2)), None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! One test for each rule, named after it.
 
+mod commands;
 mod crew;
+mod demand;
 mod facts;
 mod flows;
 mod hooks;
@@ -242,6 +244,27 @@ fn on_failure_takes_0_and_the_clean_signals_for_success() {
         let mut rig = started(RestartPolicy::OnFailure);
         rig.exited(status);
         assert_eq!(rig.delay(), millis(100), "{status:?}");
+    }
+}
+
+#[test]
+fn a_crash_counts_until_the_interval_is_over() {
+    for (more, fails) in [(0, true), (1, false)] {
+        let mut rig = Rig::with(1, |life| {
+            life.restart.limit = Some(Rate {
+                count: 1,
+                interval: Duration::from_secs(60),
+            });
+        });
+        rig.give(Input::Start);
+        rig.running();
+        rig.exited(ExitStatus::Code(1));
+        let delay = rig.delay().unwrap();
+        rig.again();
+        rig.pass(Duration::from_nanos(60_000_000_000 + more) - delay);
+        rig.exited(ExitStatus::Code(1));
+        let has_failed = matches!(rig.state(), State::Failed { .. });
+        assert_eq!(has_failed, fails, "{more} ns later");
     }
 }
 

@@ -1,33 +1,13 @@
 //! What is told about workers to whoever asks.
 
 use super::crew::{APP, Crew, app, life, seconds};
+use super::demand::{client, listening, on_demand};
 use super::*;
-use crate::config::{ConnectionLimits, Presence, Ready, Scaling};
+use crate::config::{ConnectionLimits, Ready, Scaling};
 use crate::connection::Source;
 use crate::plan::Activation;
 
 const WEB: ListenerId = ListenerId(0);
-
-fn on_demand(life: &mut Lifecycle) {
-    life.activation = Activation::OnDemand { limit: None };
-}
-
-/// A crew that takes a listener.
-fn listening(change: impl Fn(&mut Lifecycle)) -> Crew {
-    let web = ListenerLife {
-        presence: Presence::Required,
-        users: vec![APP],
-    };
-    let core = Core::new(vec![life(change)], WhenDone::Hold);
-    Crew::of(core.with_listeners(vec![web]))
-}
-
-fn client(crew: &mut Crew) {
-    crew.give(Input::ClientWaits {
-        listener: WEB,
-        socket: SocketKey(0),
-    });
-}
 
 fn accepted(crew: &mut Crew) {
     client(crew);
@@ -179,6 +159,88 @@ fn every_instance_was_ready_once() {
     assert!(crew.core.is_up());
     crew.exits(crew.program(app(0, 1)), ExitStatus::Code(1));
     assert!(crew.core.is_up());
+}
+
+#[test]
+fn what_ends_badly_and_is_not_started_again_has_failed() {
+    let never = |life: &mut Lifecycle| life.restart.policy = RestartPolicy::Never;
+    let health = |crew: &Crew| {
+        let instance = crew.core.facts(app(0, 1)).expect("it is there").health;
+        (instance, crew.core.health(APP))
+    };
+    let (failed, stopped) = (Health::Failed, Health::Stopped);
+    for (status, expected) in [
+        (ExitStatus::Code(1), (failed, Health::Degraded)),
+        (killed_by(SIGSEGV), (failed, Health::Degraded)),
+        (ExitStatus::Code(0), (stopped, Health::Running)),
+        (killed_by(SIGTERM), (stopped, Health::Running)),
+    ] {
+        let mut crew = Crew::new(|life| {
+            never(life);
+            life.instances = 2;
+        });
+        assert_eq!(health(&crew), (Health::Running, Health::Running));
+        crew.exits(crew.program(app(0, 1)), status);
+        assert_eq!(health(&crew), expected, "{status:?}");
+        crew.exits(crew.program(app(1, 1)), status);
+        let all = if expected.0 == failed {
+            failed
+        } else {
+            stopped
+        };
+        assert_eq!(health(&crew), (expected.0, all), "{status:?}");
+        // Whoever has asked for it knows of it.
+        crew.ask(Command::Stop);
+        assert_eq!(health(&crew), (stopped, stopped), "{status:?}");
+    }
+    // It was ended because it was not well, and took that well.
+    let mut crew = Crew::new(|life| {
+        never(life);
+        life.watchdog = Some(seconds(1));
+    });
+    crew.pass(seconds(1));
+    crew.exits(crew.program(app(0, 1)), ExitStatus::Code(0));
+    assert_eq!(health(&crew), (failed, failed));
+    // All others are started again.
+    let mut crew = Crew::new(|life| life.restart.policy = RestartPolicy::OnFailure);
+    crew.exits(crew.program(app(0, 1)), ExitStatus::Code(0));
+    assert_eq!(health(&crew), (stopped, stopped));
+    let mut crew = Crew::new(never);
+    crew.exits(crew.program(app(0, 1)), ExitStatus::Code(1));
+    crew.give(Input::Stop);
+    assert_eq!(health(&crew), (stopped, stopped));
+}
+
+#[test]
+fn it_stops_from_the_request_on() {
+    let mut crew = Crew::new(|_| ());
+    assert!(!crew.core.is_stopping());
+    crew.give(Input::Stop);
+    assert!(crew.core.is_stopping());
+    crew.exits(crew.program(app(0, 1)), ExitStatus::Code(0));
+    assert!(crew.core.is_stopping());
+}
+
+#[test]
+fn what_has_failed_is_counted() {
+    let mut crew = Crew::new(|life| {
+        life.instances = 2;
+        life.restart = Restart {
+            limit: Some(Rate {
+                count: 0,
+                interval: seconds(60),
+            }),
+            ..strict()
+        };
+    });
+    for failed in [0, 1] {
+        assert_eq!(crew.core.failed(APP), failed);
+        crew.exits(crew.program(app(failed, 1)), ExitStatus::Code(1));
+    }
+    assert_eq!(
+        (crew.core.failed(APP), crew.core.failed(WorkerId(9))),
+        (2, 0)
+    );
 }
 
 #[test]

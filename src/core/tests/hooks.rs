@@ -3,6 +3,7 @@
 use super::crew::*;
 use super::*;
 use crate::core::reload::SAYS_WITHIN;
+use crate::plan::ReloadBy;
 
 const FINE: ExitStatus = ExitStatus::Code(0);
 const BAD: ExitStatus = ExitStatus::Code(1);
@@ -312,4 +313,80 @@ fn a_stop_takes_no_cleaning_up_back() {
         matches!(effect, Effect::Spawn { task, .. } if task == after_stop)
     };
     assert!(effects.any(is_it));
+}
+
+#[test]
+fn news_of_a_command_that_cannot_be_true_are_ignored() {
+    let life = life(|life| life.hooks.before_start = Some(seconds(5)));
+    let mut core = Core::new(vec![life], WhenDone::Hold);
+    core.handle(Mono(0), Input::Start);
+    let Some(Effect::Spawn { process, .. }) = core.next_effect() else {
+        panic!("the command is started first");
+    };
+    for (input, ignored) in [
+        (Input::ExecSucceeded { process }, 1),
+        (
+            Input::Exited {
+                process,
+                status: FINE,
+            },
+            2,
+        ),
+        (Input::Spawned { process }, 2),
+        (Input::Spawned { process }, 3),
+        (Input::ExecSucceeded { process }, 3),
+        (
+            Input::MainExited {
+                process,
+                status: FINE,
+            },
+            4,
+        ),
+    ] {
+        core.handle(Mono(0), input.clone());
+        core.check_invariants().unwrap();
+        assert_eq!(core.ignored_inputs(), ignored, "{input:?}");
+        let state = core.state(APP_0);
+        assert!(matches!(state, Some(State::Preparing { .. })), "{input:?}");
+    }
+    core.handle(
+        Mono(0),
+        Input::Exited {
+            process,
+            status: FINE,
+        },
+    );
+    assert_eq!(core.ignored_inputs(), 4);
+    assert!(matches!(core.state(APP_0), Some(State::Starting { .. })));
+}
+
+#[test]
+fn a_second_request_to_stop_kills_the_command_after_the_end() {
+    let mut crew = Crew::new(|life| life.hooks.after_stop = Some(seconds(5)));
+    crew.exits(crew.program(APP_0), FINE);
+    let hook = crew.hook(APP_0, HookKind::AfterStop);
+    crew.give(Input::Stop);
+    assert_eq!(crew.signals(hook), NONE);
+    crew.give(Input::Stop);
+    assert_eq!(crew.signals(hook), [SIGKILL]);
+    crew.give(Input::Stop);
+    assert_eq!(crew.signals(hook), [SIGKILL]);
+}
+
+#[test]
+fn who_waits_for_a_command_that_is_not_started_any_more_is_told() {
+    let mut crew = Crew::new(|life| life.reload = Some(ReloadBy::Command(seconds(5))));
+    crew.forget();
+    let ask = Input::Operate {
+        ticket: Ticket(1),
+        worker: APP,
+        index: None,
+        command: Command::Reload,
+    };
+    crew.core.handle(crew.now, ask);
+    crew.core.handle(crew.now, Input::Stop);
+    crew.take();
+    assert_eq!(crew.find(APP_0, Task::Hook(HookKind::Reload)), None);
+    let failed = Answer::Failed { instance: APP_0 };
+    assert_eq!(crew.answers().last(), Some(&failed));
 }

@@ -519,3 +519,129 @@ fn a_worker_that_clients_start_waits_in_a_rollout_for_its_listener() {
     crew.give(Input::ListenerBound { listener });
     assert_eq!(crew.answers().last(), Some(&Answer::Done));
 }
+
+#[test]
+fn nothing_that_was_still_to_be_repaired_is_after_a_stop() {
+    let mut rig = rig(WAIT);
+    rig.give(Input::Start);
+    rig.core.handle(rig.now, damaged(WEB, SocketKey(0)));
+    rig.core.handle(rig.now, missing(Missing::Other));
+    rig.core.handle(rig.now, Input::Stop);
+    let effects: Vec<Effect> = std::iter::from_fn(|| rig.core.next_effect()).collect();
+    let is_one = |effect: &Effect| matches!(effect, Effect::Bind { .. } | Effect::Repair { .. });
+    assert!(!effects.iter().any(is_one), "{effects:?}");
+}
+
+/// What a reload says about listeners, and nothing else.
+fn reload(rig: &mut Rig, change: impl Fn(&mut Configuration)) {
+    let mut configuration = Configuration::default();
+    change(&mut configuration);
+    rig.give(Input::Configure(Box::new(configuration)));
+}
+
+#[test]
+fn a_reload_forgets_what_is_wrong_with_the_sockets_that_it_has_replaced_alone() {
+    let condition = |rig: &Rig, listener| rig.core.listener_state(listener);
+    let (wrong, well) = (ListenerCondition::Damaged, ListenerCondition::Listening);
+    let mut rig = rig(Presence::Required);
+    rig.give(Input::Start);
+    for listener in [WEB, LATE] {
+        rig.give(damaged(listener, SocketKey(0)));
+    }
+    reload(&mut rig, |new| new.touched = vec![WEB]);
+    assert_eq!((condition(&rig, WEB), condition(&rig, LATE)), (well, wrong));
+
+    for listener in [WEB, LATE] {
+        let socket = SocketKey(0);
+        rig.give(Input::SocketHeld { listener, socket });
+    }
+    let wrong = ListenerCondition::Missing;
+    reload(&mut rig, |new| new.touched = vec![WEB]);
+    assert_eq!((condition(&rig, WEB), condition(&rig, LATE)), (well, wrong));
+    // It is bound as soon as nobody has it any more.
+    let late = InstanceId {
+        worker: WorkerId(1),
+        index: 0,
+        generation: 1,
+    };
+    if let Some(process) = rig.core.state(late).and_then(|state| state.process()) {
+        rig.give(Input::Spawned { process });
+        rig.give(Input::ExecSucceeded { process });
+        let status = killed_by(SIGTERM);
+        rig.give(Input::Exited { process, status });
+    }
+    assert!(wants_bind(&rig));
+}
+
+#[test]
+fn what_a_reload_has_left_to_nobody_is_not_known_any_more() {
+    let mut rig = rig(Presence::Required);
+    rig.give(Input::Start);
+    reload(&mut rig, |new| {
+        new.listeners = vec![(LATE, ListenerLife::nobody())];
+    });
+    rig.give(missing(Missing::Other));
+    assert_eq!(rig.core.ignored_inputs(), 1);
+    assert_eq!(rig.core.listener_state(LATE), ListenerCondition::Listening);
+}
+
+#[test]
+fn damage_that_comes_slowly_is_forgotten_slowly() {
+    let mut rig = rig(Presence::Required);
+    rig.give(Input::Start);
+    let repairs = |rig: &Rig| {
+        let is_one = |effect: &&Effect| matches!(effect, Effect::Repair { .. });
+        rig.effects.iter().filter(is_one).count()
+    };
+    let mut at_once = 0;
+    // Two each second, of which one is forgotten.
+    for number in 0..4 * FREE_REPAIRS {
+        rig.give(damaged(WEB, SocketKey(0)));
+        at_once += repairs(&rig);
+        rig.give(Input::ListenerRepaired {
+            listener: WEB,
+            socket: SocketKey(0),
+            by: Repaired::SameSocket,
+        });
+        if number % 2 == 1 {
+            rig.pass(Duration::from_millis(1001));
+        }
+    }
+    let all = 4 * FREE_REPAIRS as usize;
+    assert!(
+        at_once > FREE_REPAIRS as usize && at_once < all,
+        "{at_once}"
+    );
+}
+
+#[test]
+fn what_was_vacated_and_has_no_address_is_bound_when_it_has_one() {
+    let mut rig = rig(WAIT);
+    rig.give(missing(Missing::Address));
+    rig.give(Input::Start);
+    rig.give(Input::AddressesChanged);
+    rig.give(Input::ListenerBound { listener: LATE });
+    let late = InstanceId {
+        worker: WorkerId(1),
+        index: 0,
+        generation: 1,
+    };
+    let process = rig.core.state(late).and_then(|state| state.process());
+    let process = process.expect("it is started");
+    rig.give(Input::Spawned { process });
+    rig.give(Input::ExecSucceeded { process });
+    let socket = SocketKey(0);
+    let listener = LATE;
+    rig.give(Input::SocketHeld { listener, socket });
+    let status = killed_by(SIGTERM);
+    rig.give(Input::Exited { process, status });
+    assert!(wants_bind(&rig));
+    rig.give(Input::Tick);
+    assert!(!wants_bind(&rig));
+    rig.give(missing(Missing::Address));
+    assert!(!wants_bind(&rig), "nothing has changed");
+    rig.give(Input::Tick);
+    assert!(!wants_bind(&rig));
+    rig.give(Input::AddressesChanged);
+    assert!(wants_bind(&rig));
+}

@@ -483,3 +483,77 @@ fn what_was_rolled_back_is_not_tried_again_when_it_is_removed() {
     assert_eq!(crew.core.rolled_back().count(), 0);
     assert_eq!(crew.programs(), Crew::first(&[APP_0]));
 }
+
+#[test]
+fn a_reload_says_how_many_workers_have_followed() {
+    let mut core = Core::new(vec![life(|_| ()); 3], WhenDone::Hold);
+    core.handle(Mono(0), Input::Start);
+    let mut crew = Crew::of(Core::new(vec![], WhenDone::Hold));
+    crew.core = core;
+    crew.take();
+    let change = |worker| {
+        let change = WorkerUpdate::Definition {
+            life: life(|life| life.rollout.min_ready = Duration::ZERO),
+        };
+        (WorkerId(worker), change)
+    };
+    crew.forget();
+    let configuration = Configuration {
+        ticket: Some(Ticket(2)),
+        workers: vec![change(0), change(1), change(2)],
+        ..Configuration::default()
+    };
+    crew.give(Input::Configure(Box::new(configuration)));
+    for (process, _) in crew.processes.clone() {
+        if crew.processes[&process].revision == Revision(1) {
+            crew.exits(process, ExitStatus::Code(0));
+        }
+    }
+    let progress = |done| Answer::Progress { done, of: 3 };
+    let told = [
+        progress(0),
+        progress(1),
+        progress(2),
+        progress(3),
+        Answer::Done,
+    ];
+    assert_eq!(crew.answers(), told);
+    // One of nothing has no steps.
+    crew.forget();
+    let configuration = Configuration {
+        ticket: Some(Ticket(2)),
+        ..Configuration::default()
+    };
+    crew.give(Input::Configure(Box::new(configuration)));
+    assert_eq!(crew.answers(), [Answer::Done]);
+}
+
+#[test]
+fn looks_for_use_begin_again_if_a_reload_has_changed_their_time() {
+    for (timeout, due) in [(10, 10), (20, 6 + 20)] {
+        let on_demand = |life: &mut Lifecycle| {
+            life.activation = Activation::OnDemand { limit: None };
+            life.idle_timeout = Some(seconds(10));
+        };
+        let mut crew = super::demand::listening(on_demand);
+        super::demand::client(&mut crew);
+        crew.pass(seconds(6));
+        let life = life(|life| {
+            on_demand(life);
+            life.idle_timeout = Some(seconds(timeout));
+            life.stop_timeout = Some(seconds(7));
+        });
+        crew.reload(WorkerUpdate::Settings { life });
+        assert_eq!(crew.core.deadline(), Some(Mono(0) + seconds(due)));
+    }
+}
+
+#[test]
+fn a_reload_that_leaves_a_worker_as_it_is_forgets_what_went_wrong_with_it() {
+    let mut crew = Crew::new(|life| life.rollout.min_ready = seconds(1));
+    crew.ask(Command::Restart);
+    crew.exits(crew.program(app(0, 2)), ExitStatus::Code(1));
+    assert!(crew.core.degraded(APP).is_some());
+    crew.give(Input::Configure(Box::default()));
+    assert_eq!(crew.core.degraded(APP), None);
+}

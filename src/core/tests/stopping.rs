@@ -371,3 +371,12 @@ fn who_says_that_it_stops_may_ask_for_more_time() {
         Some(rig.now + Duration::from_secs(100))
     );
 }
+
+#[test]
+fn the_end_of_a_main_process_is_heard_once() {
+    let mut rig = started(RestartPolicy::Always);
+    rig.main_exited(ExitStatus::Code(3));
+    rig.main_exited(ExitStatus::Code(0));
+    assert_eq!(rig.core.ignored_inputs(), 1);
+    assert_eq!(rig.effects, []);
+}
