@@ -6,6 +6,7 @@ mod demand;
 mod facts;
 mod flows;
 mod hooks;
+mod idle;
 mod listeners;
 mod operate;
 mod pictures;

@@ -135,3 +135,32 @@ impl<T: Ord + Copy> Lent<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lent_is_told_in_order_and_what_came_and_went_is_not() {
+        let mut lent = Lent::default();
+        lent.note(1);
+        assert!(!lent.is_on() && !lent.has_any() && lent.take().is_empty());
+        lent.record([7]);
+        assert!(lent.is_on() && !lent.has_any());
+        for one in [3, 1, 3, 3, 2, 1] {
+            lent.note(one);
+        }
+        assert!(lent.has_any());
+        lent.over(2);
+        assert_eq!(lent.take(), [1, 3]);
+        // Of these was told.
+        lent.tell(5);
+        for one in [3, 5, 7, 9] {
+            lent.over(one);
+        }
+        assert_eq!(lent.take(), [3, 5, 7]);
+        lent.forget(3);
+        lent.over(3);
+        assert!(!lent.has_any());
+    }
+}

@@ -339,3 +339,26 @@ fn what_needs_the_flag_otherwise_waits_for_all_that_leaves() {
     client(&mut crew);
     assert_eq!(crew.programs(), [(app(0, 2), Revision(2))]);
 }
+
+#[test]
+fn a_worker_without_instances_has_not_failed() {
+    let refusing = |instances| {
+        life(|life| {
+            life.instances = instances;
+            life.on_failure = OnFailure::Refuse;
+            life.restart.limit = Some(Rate {
+                count: 0,
+                interval: seconds(60),
+            });
+        })
+    };
+    let web = ListenerLife {
+        presence: Presence::Required,
+        users: vec![APP, WorkerId(1)],
+    };
+    let core = Core::new(vec![refusing(1), refusing(0)], WhenDone::Hold);
+    let mut crew = Crew::of(core.with_listeners(vec![web]));
+    crew.exits(crew.program(app(0, 1)), BAD);
+    assert!(matches!(crew.state(app(0, 1)), State::Failed { .. }));
+    assert_eq!(crew.core.listener_state(WEB), ListenerCondition::Listening);
+}

@@ -2,7 +2,7 @@
 
 use super::crew::{APP, Crew, app, life, seconds};
 use super::*;
-use crate::config::{ConnectionLimits, Presence, Scaling};
+use crate::config::{ConnectionLimits, Overflow, Presence, Scaling};
 use crate::connection::Source;
 use crate::core::backoff::STABLE_AFTER;
 use crate::core::connections::FAILING_AFTER;
@@ -124,7 +124,10 @@ impl Connections {
             presence: Presence::Required,
             users: vec![APP],
         };
-        let life = life(|life| life.activation = activation.clone());
+        let life = life(|life| {
+            life.activation = activation.clone();
+            life.instances = 0;
+        });
         let core = Core::new(vec![life], WhenDone::Hold).with_listeners(vec![web]);
         let mut this = Connections {
             core,
@@ -387,4 +390,76 @@ fn what_listend_is_short_of_is_no_crash_of_what_clients_start() {
         rig.pass(delays[delays.len() - 1]);
     }
     assert!(delays[0] < delays[1] && delays[1] < delays[19]);
+}
+
+#[test]
+fn what_there_is_no_room_for_is_refused_and_counted() {
+    let mut all = Connections::new(ConnectionLimits {
+        max: Some(1),
+        overflow: Overflow::Close,
+        ..ConnectionLimits::NONE
+    });
+    assert!(all.comes().is_some());
+    for refused in 1..4 {
+        assert!(all.comes().is_none());
+        assert_eq!(all.core.connections(APP).refused, refused);
+    }
+}
+
+#[test]
+fn it_is_told_when_there_is_no_room_for_more() {
+    let mut all = Connections::new(ConnectionLimits {
+        max: Some(2),
+        overflow: Overflow::Wait,
+        ..ConnectionLimits::NONE
+    });
+    for is_full in [false, true] {
+        assert!(all.comes().is_some());
+        let told = told(&all, |event| {
+            matches!(event, Event::Worker(_, WorkerEvent::ConnectionsFull { .. }))
+        });
+        assert_eq!(told, is_full);
+    }
+}
+
+#[test]
+fn connections_that_cannot_be_launched_together_are_tried_together() {
+    let mut all = Connections::new(ConnectionLimits::NONE);
+    let failure = failure(Stage::Fork);
+    let until = |all: &Connections, index| {
+        let instance = app(index, 1);
+        match all.core.state(instance) {
+            Some(State::Backoff { until }) => until,
+            state => panic!("{state:?}"),
+        }
+    };
+    let (one, other) = (all.comes().unwrap(), all.comes().unwrap());
+    for process in [one, other] {
+        all.pass(Duration::from_millis(50));
+        let failure = failure.clone();
+        all.give(Input::LaunchFailed { process, failure });
+    }
+    assert_eq!(until(&all, 0), until(&all, 1));
+}
+
+#[test]
+fn a_client_that_cannot_be_accepted_puts_off_nothing_when_all_is_stopped() {
+    let mut all = Connections::new(ConnectionLimits::NONE);
+    all.give(Input::ClientWaits {
+        listener: WEB,
+        socket: AT,
+    });
+    let accept = |effect: &Effect| match effect {
+        Effect::Accept { connection, .. } => Some(*connection),
+        _ => None,
+    };
+    let connection = all.effects.iter().find_map(accept).expect("it is taken");
+    all.give(Input::Stop);
+    all.give(Input::NotAccepted {
+        connection,
+        why: NotAccepted::Exhausted { errno: 24 },
+    });
+    assert!(!told(&all, |event| matches!(event, Event::Worker(..))));
+    assert!(all.effects.contains(&Effect::Exit { code: 0 }));
+    assert_eq!(all.core.deadline(), None);
 }

@@ -700,3 +700,21 @@ fn what_keeps_its_flows_is_asked_to_stop_if_its_worker_is_gone() {
     crew.reload(WorkerUpdate::Removed);
     assert_eq!(crew.signals(old)[0], SIGTERM);
 }
+
+#[test]
+fn looks_and_steering_begin_anew() {
+    let mut crew = super::demand::listening(|life| {
+        super::demand::on_demand(life);
+        life.idle_timeout = Some(seconds(10));
+        life.distribute = crate::config::Distribute::Shards;
+    });
+    super::demand::client(&mut crew);
+    crew.survive(|_| ());
+    assert_eq!(
+        crew.core.deadline(),
+        Some(crew.now),
+        "who uses it is not known"
+    );
+    let steers = crew.count(|effect| matches!(effect, Effect::Steer { .. }));
+    assert_eq!(steers, 1, "the kernel has no program");
+}

@@ -415,3 +415,37 @@ fn a_damaged_snapshot_is_refused_or_does_no_harm() {
         "{refused} refused, {used} used"
     );
 }
+
+#[test]
+fn a_snapshot_says_how_far_listend_was() {
+    let mut crew = super::crew::Crew::new(|_| ());
+    let phase = |core: &Core| {
+        let snapshot = core.freeze();
+        (snapshot.is_stopping(), snapshot.is_over())
+    };
+    assert_eq!(phase(&crew.core), (false, false));
+    for _ in 0..2 {
+        crew.give(Input::Stop);
+        assert_eq!(phase(&crew.core), (true, false));
+    }
+    crew.exits(crew.program(APP_0), ExitStatus::Code(0));
+    assert_eq!(phase(&crew.core), (false, true));
+    let nothing = Snapshot::default();
+    assert_eq!((nothing.is_stopping(), nothing.is_over()), (false, false));
+}
+
+#[test]
+fn what_is_no_fact_is_told_from_what_is_no_json() {
+    let why = |line| Snapshot::read([line]).unwrap_err().to_string();
+    assert!(why("[1]").contains("a line is no fact"), "{}", why("[1]"));
+    let half = r#"{"kind":"run""#;
+    assert!(why(half).contains("is not JSON"), "{}", why(half));
+}
+
+#[test]
+fn how_often_one_was_missed_is_kept() {
+    let mut core = Core::new(vec![Lifecycle::default()], WhenDone::Hold);
+    core.workers.get_mut(&APP).unwrap().follows.missed = 3;
+    let again = Core::thaw(&core.freeze(), core.known()).unwrap();
+    assert_eq!(again.workers[&APP].follows.missed, 3);
+}

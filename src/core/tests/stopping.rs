@@ -380,3 +380,43 @@ fn the_end_of_a_main_process_is_heard_once() {
     assert_eq!(rig.core.ignored_inputs(), 1);
     assert_eq!(rig.effects, []);
 }
+
+#[test]
+fn whoever_says_that_it_stops_has_the_time_since_then() {
+    let left = |rig: &Rig| {
+        rig.effects.iter().find_map(|effect| match effect {
+            Effect::Emit(Event::Process(_, _, ProcessEvent::Stopping { timeout, .. })) => *timeout,
+            _ => None,
+        })
+    };
+    for (said, expected) in [(false, 30), (true, 20)] {
+        let mut rig = started(RestartPolicy::Always);
+        if said {
+            rig.says(Notice::Stopping);
+        }
+        rig.pass(Duration::from_secs(10));
+        rig.give(Input::Stop);
+        assert_eq!(left(&rig), Some(Duration::from_secs(expected)));
+    }
+}
+
+#[test]
+fn it_is_told_that_the_time_to_stop_is_over_unless_the_process_has_ended() {
+    let is_told = |rig: &Rig| {
+        let is_it = |event: &ProcessEvent| matches!(event, ProcessEvent::StopTimedOut { .. });
+        rig.effects.iter().any(
+            |effect| matches!(effect, Effect::Emit(Event::Process(_, _, event)) if is_it(event)),
+        )
+    };
+    let mut rig = started(RestartPolicy::Always);
+    rig.give(Input::Stop);
+    rig.pass(Duration::from_secs(30));
+    assert!(is_told(&rig));
+    let mut rig = Rig::new(RestartPolicy::Always);
+    rig.give(Input::Start);
+    rig.spawned();
+    rig.give(Input::Stop);
+    rig.exited(ExitStatus::Code(0));
+    rig.pass(Duration::from_secs(30));
+    assert!(!is_told(&rig));
+}

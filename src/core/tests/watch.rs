@@ -402,3 +402,42 @@ fn what_is_cleaned_up_after_makes_room_on_the_way_back() {
     assert_eq!(crew.programs(), Crew::first(&[app(0, 3)]));
     assert!(!crew.core.is_rolling(APP));
 }
+
+#[test]
+fn a_stop_ends_the_watch_and_a_stop_of_what_is_not_watched_ends_nothing() {
+    let retires = |crew: &Crew| crew.count(|effect| matches!(effect, Effect::Retire { .. }));
+    let mut crew = replaced(1, 1, |_| {});
+    assert!(crew.core.is_watched(APP));
+    crew.forget();
+    crew.ask(Command::Stop);
+    assert!(!crew.core.is_watched(APP));
+    crew.exits(crew.program(app(0, 2)), ExitStatus::Code(0));
+    assert_eq!(retires(&crew), 1);
+    let mut crew = Crew::new(|_| ());
+    crew.forget();
+    crew.ask(Command::Stop);
+    crew.exits(crew.program(app(0, 1)), ExitStatus::Code(0));
+    assert_eq!(retires(&crew), 0);
+}
+
+#[test]
+fn what_is_watched_is_not_final_and_a_restart_has_nothing_to_go_back_to() {
+    let is_final = |crew: &Crew| {
+        crew.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Emit(Event::Rollout(_, RolloutEvent::Done { is_final, .. })) => Some(*is_final),
+            _ => None,
+        })
+    };
+    let mut crew = replaced(1, 1, |_| {});
+    assert_eq!(is_final(&crew), Some(false));
+    crew.pass(seconds(60));
+    crew.forget();
+    crew.ask(Command::Restart);
+    crew.pass(seconds(60));
+    for (process, _) in crew.processes.clone() {
+        if crew.signals(process).contains(&SIGTERM) {
+            crew.exits(process, ExitStatus::Code(0));
+        }
+    }
+    assert_eq!(is_final(&crew), Some(false));
+}
