@@ -362,3 +362,86 @@ fn a_worker_without_instances_has_not_failed() {
     assert!(matches!(crew.state(app(0, 1)), State::Failed { .. }));
     assert_eq!(crew.core.listener_state(WEB), ListenerCondition::Listening);
 }
+
+#[test]
+fn a_restart_of_what_clients_start_binds_what_was_closed_and_waits_for_them() {
+    let mut crew = listening(|life| {
+        on_demand(life);
+        life.on_failure = OnFailure::Refuse;
+        life.restart.limit = Some(Rate {
+            count: 0,
+            interval: seconds(60),
+        });
+    });
+    client(&mut crew);
+    crew.exits(crew.program(app(0, 1)), BAD);
+    assert_eq!(crew.core.listener_state(WEB), ListenerCondition::Missing);
+    assert_eq!(ask(&mut crew, Command::Restart), [Answer::Done]);
+    assert_eq!(binds(&crew), 1);
+    let waiting: Vec<_> = crew.core.instances().map(|(_, state)| state).collect();
+    assert_eq!(waiting, [State::Waiting]);
+    // What somebody has stopped stays so.
+    ask(&mut crew, Command::Stop);
+    let life = life(on_demand);
+    crew.reload(WorkerUpdate::Definition { life });
+    let stopped: Vec<_> = crew.core.instances().map(|(_, state)| state).collect();
+    assert_eq!(stopped, [State::Stopped]);
+}
+
+#[test]
+fn what_was_closed_is_bound_if_a_reload_gives_it_to_somebody_who_is_well() {
+    for (instances, bound) in [(1, 1), (0, 1)] {
+        let mut crew = refusing(2);
+        crew.forget();
+        // Nobody else takes it.
+        crew.give(Input::Configure(Box::default()));
+        assert_eq!(binds(&crew), 0);
+        let web = ListenerLife {
+            presence: Presence::Required,
+            users: vec![APP, WorkerId(1)],
+        };
+        let life = life(|life| life.instances = instances);
+        let configuration = Configuration {
+            workers: vec![(WorkerId(1), WorkerUpdate::Added { life })],
+            listeners: vec![(WEB, web)],
+            ..Configuration::default()
+        };
+        crew.give(Input::Configure(Box::new(configuration)));
+        assert_eq!(binds(&crew), bound);
+    }
+}
+
+#[test]
+fn a_reload_has_what_it_has_changed_watched_anew_and_nothing_else() {
+    let other = ListenerId(1);
+    let web = || ListenerLife {
+        presence: Presence::Required,
+        users: vec![APP],
+    };
+    let core = Core::new(vec![life(on_demand)], WhenDone::Hold);
+    let mut crew = Crew::of(core.with_listeners(vec![web(), web()]));
+    for listener in [WEB, other] {
+        crew.give(Input::ClientWaits {
+            listener,
+            socket: SocketKey(0),
+        });
+    }
+    let configuration = Configuration {
+        listeners: vec![(WEB, web())],
+        ..Configuration::default()
+    };
+    crew.give(Input::Configure(Box::new(configuration)));
+    crew.forget();
+    // It ends, and takes clients again.
+    crew.exits(crew.program(app(0, 1)), FINE);
+    crew.give(Input::Looked {
+        worker: APP,
+        waiting: Waiting::Nobody,
+    });
+    let watched = |effect: &Effect| match effect {
+        Effect::Watch { listener, .. } => Some(*listener),
+        _ => None,
+    };
+    let watched: Vec<_> = crew.effects.iter().filter_map(watched).collect();
+    assert_eq!(watched, [other]);
+}

@@ -367,7 +367,7 @@ fn no_command_is_run_for_a_connection() {
 
 #[test]
 fn what_listend_is_short_of_is_no_crash_of_what_clients_start() {
-    let mut rig = Rig::with(1, |life| on_demand(life));
+    let mut rig = Rig::with(1, on_demand);
     let web = ListenerLife {
         presence: Presence::Required,
         users: vec![APP],
@@ -462,4 +462,34 @@ fn a_client_that_cannot_be_accepted_puts_off_nothing_when_all_is_stopped() {
     assert!(!told(&all, |event| matches!(event, Event::Worker(..))));
     assert!(all.effects.contains(&Effect::Exit { code: 0 }));
     assert_eq!(all.core.deadline(), None);
+}
+
+#[test]
+fn a_connection_that_gives_no_sign_of_life_has_not_timed_out() {
+    let mut all = Connections::new(ConnectionLimits {
+        timeout: Some(seconds(60)),
+        ..ConnectionLimits::NONE
+    });
+    let life = life(|life| {
+        life.activation = Activation::PerConnection(ConnectionLimits {
+            timeout: Some(seconds(60)),
+            ..ConnectionLimits::NONE
+        });
+        life.watchdog = Some(seconds(1));
+        life.instances = 0;
+    });
+    let change = (APP, WorkerUpdate::Definition { life });
+    all.give(Input::Configure(Box::new(Configuration {
+        workers: vec![change],
+        ..Configuration::default()
+    })));
+    let process = all.comes().expect("it is taken");
+    all.give(Input::Spawned { process });
+    all.give(Input::ExecSucceeded { process });
+    all.pass(seconds(1));
+    assert!(!all.effects.is_empty());
+    assert!(!told(&all, |event| {
+        let is_it = |event: &ProcessEvent| matches!(event, ProcessEvent::ConnectionTimedOut { .. });
+        matches!(event, Event::Process(_, _, event) if is_it(event))
+    }));
 }

@@ -88,6 +88,11 @@ fn it_is_asked_to_stop_in_any_case_when_its_time_is_over_and_killed_after_that_t
     assert_eq!(crew.signals(old)[0], SIGTERM);
     crew.pass(seconds(30));
     assert_eq!(crew.signals(old).last(), Some(&9));
+    let timed_out = |event: &ProcessEvent| matches!(event, ProcessEvent::ConnectionTimedOut { .. });
+    let told = crew.count(
+        |effect| matches!(effect, Effect::Emit(Event::Process(_, _, event)) if timed_out(event)),
+    );
+    assert_eq!(told, 0);
 }
 
 #[test]

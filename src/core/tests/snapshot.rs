@@ -449,3 +449,18 @@ fn how_often_one_was_missed_is_kept() {
     let again = Core::thaw(&core.freeze(), core.known()).unwrap();
     assert_eq!(again.workers[&APP].follows.missed, 3);
 }
+
+#[test]
+fn what_there_is_several_of_has_a_number() {
+    use crate::core::snapshot::Key;
+    for (key, number) in [
+        (Key::Daemon, None),
+        (Key::Worker(WorkerId(3)), Some(3)),
+        (Key::Connections(WorkerId(4)), Some(4)),
+        (Key::Run(5), Some(5)),
+        (Key::Hook(ProcessId(6)), Some(6)),
+        (Key::Listener(ListenerId(7)), Some(7)),
+    ] {
+        assert_eq!(key.number(), number, "{key:?}");
+    }
+}

@@ -441,3 +441,27 @@ fn what_is_watched_is_not_final_and_a_restart_has_nothing_to_go_back_to() {
     }
     assert_eq!(is_final(&crew), Some(false));
 }
+
+#[test]
+fn what_listend_is_short_of_fails_no_rollout_that_is_watched() {
+    for (errno, goes_back) in [(24, 0), (2, 1)] {
+        let mut crew = replaced(1, 1, |_| {});
+        crew.exits(crew.program(app(0, 2)), killed_by(SIGTERM));
+        crew.forget();
+        let at = crew.core.deadline().expect("it is started again");
+        crew.now = at;
+        crew.core.handle(at, Input::Tick);
+        let spawn =
+            std::iter::from_fn(|| crew.core.next_effect()).find_map(|effect| match effect {
+                Effect::Spawn { process, .. } => Some(process),
+                _ => None,
+            });
+        let process = spawn.expect("it is started");
+        let failure = LaunchFailure {
+            errno,
+            ..failure(Stage::Fork)
+        };
+        crew.give(Input::LaunchFailed { process, failure });
+        assert_eq!(rolled_back(&crew), goes_back, "{errno}");
+    }
+}
