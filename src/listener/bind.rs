@@ -1,5 +1,6 @@
 //! Binding everything a plan names, and collecting every failure.
 
+use super::ahead::Ahead;
 use super::bind_error::{BindError, BindStep, Failure, Note, NoteKind, Purpose};
 use super::bound::BoundSocket;
 use super::inherited;
@@ -44,6 +45,7 @@ const PORT_ATTEMPTS: u32 = 16;
 /// for [`bind_missing`]. Its errors are in the outcome too.
 pub fn bind_all(plan: &Plan, purpose: Purpose, adopted: Adopted) -> Outcome {
     let mut binder = Binder::new(purpose, adopted);
+    binder.ahead = Ahead::of(plan, &binder.adopted);
     for (id, listener) in plan.listeners() {
         let sockets = binder.listener(id, listener, Vec::with_capacity(listener.sockets.len()));
         binder.outcome.bound.extend(sockets);
@@ -128,6 +130,8 @@ pub(super) struct Binder {
     is_late: bool,
     adopted: Adopted,
     namespaces: Namespaces,
+    /// What was bound before its turn.
+    pub(super) ahead: Ahead,
     /// The places of paths that were only tried.
     pub(super) tried: HashSet<TriedAt>,
     /// The net.core.somaxconn of the current network namespace.
@@ -144,6 +148,7 @@ impl Binder {
             is_late: false,
             adopted,
             namespaces: Namespaces::default(),
+            ahead: Ahead::default(),
             tried: HashSet::new(),
             somaxconn: somaxconn(),
             held_ports: Vec::new(),

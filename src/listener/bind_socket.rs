@@ -172,7 +172,9 @@ impl Binder {
             address: inet::with_scope(*address, scope.as_deref())?,
             v6_only: *v6_only,
         };
-        let failure = match inet::bind(endpoint, wanted, listener) {
+        let ahead = self.ahead.take(id, socket).map(Ok);
+        let bound = ahead.unwrap_or_else(|| inet::bind(endpoint, wanted, listener));
+        let failure = match bound {
             Ok((raw, effective)) => {
                 let mut ready = Ready::new(raw, endpoint, effective);
                 if let Endpoint::Inet { address, .. } = &mut ready.address {

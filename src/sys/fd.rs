@@ -118,6 +118,19 @@ pub fn place_descriptors(descriptors: &[(OwnedFd, RawFd)]) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes the kernel's table of descriptors long enough for this number, by having a copy of `descriptor` at it, or at the
+/// next free one, for a moment. To be called while there is one thread.
+///
+/// # Errors
+///
+/// The errors of fcntl(2): EINVAL, EMFILE where the limit is below (RLIMIT_NOFILE).
+pub fn grow_descriptor_table(descriptor: impl AsFd, number: RawFd) -> io::Result<()> {
+    let number = fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(number))?;
+    // SAFETY: the kernel has just made it.
+    drop(unsafe { OwnedFd::from_raw_fd(number) });
+    Ok(())
+}
+
 /// Takes over a descriptor that this process was started with, and sets FD_CLOEXEC on it. To be
 /// called once for each.
 ///

@@ -51,8 +51,8 @@ pub use dependent::{depend_on, end_by_signal, end_with_parent};
 pub use environment::forget_variable;
 pub use exit_info::exit_info;
 pub use fd::{
-    close_on_exec_from, disconnect, has_pidfs, own_pidfd_inode, pidfd_inode, place_descriptors,
-    take_descriptor,
+    close_on_exec_from, disconnect, grow_descriptor_table, has_pidfs, own_pidfd_inode, pidfd_inode,
+    place_descriptors, take_descriptor,
 };
 pub use fork::{Forked, NOT_EXECUTED, fork, fork_and_execute};
 pub use heir::{Heir, Started};

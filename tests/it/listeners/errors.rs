@@ -80,6 +80,44 @@ workers:
     drop(holder);
 }
 
+// Rule: the order of what is reported is that of the file, also where so many are bound that it is done side by side.
+#[test]
+fn of_a_thousand_listeners_those_that_fail_are_reported_in_the_order_of_the_file() {
+    let world = World::new();
+    let ports: Vec<u16> = (0..10).map(|_| free_port()).collect();
+    let address = |index: usize| {
+        let port = ports[index % ports.len()];
+        format!("127.0.99.{}:{port}", 1 + index / ports.len())
+    };
+    let held = [2, 11, 13, 499, 500, 998];
+    let holders = held.map(|index| TcpListener::bind(address(index)).expect("bind"));
+    let mut yaml = "listeners:\n".to_owned();
+    for index in 0..1000 {
+        yaml += &format!("  l{index}: {}\n", address(index));
+    }
+    yaml += "workers:\n  app: { command: [$PROBE, touch, $DIR/marker], listeners: [l0] }\n";
+    let finished = world.run(&yaml).finish().expect_code(UNBOUND);
+    let file = format!("{}:", world.path("listend.yaml").display());
+    let places = finished
+        .stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix(&file));
+    let errors = places.filter(|line| line.contains(": error:"));
+    let lines: Vec<usize> = errors
+        .map(|line| line.split(':').next().and_then(|line| line.parse().ok()))
+        .map(|line| line.expect("a line"))
+        .collect();
+    assert_eq!(lines, held.map(|index| index + 2), "{finished:#?}");
+    assert!(!world.path("marker").exists());
+    drop(holders);
+    let daemon = world.run(&yaml);
+    daemon.line(&["1000 listeners", "bound"]);
+    for index in 0..1000 {
+        std::net::TcpStream::connect(address(index)).expect("somebody listens");
+    }
+    daemon.stop();
+}
+
 // Rule: "`--json` on `check` gives the same as data", and its shape.
 #[test]
 fn check_gives_the_same_as_json_with_the_holder() {
