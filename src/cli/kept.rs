@@ -152,6 +152,14 @@ fn sort(
     listeners: &HashMap<Identity, String>,
     groups: &HashMap<RawFd, u32>,
 ) -> Kept {
+    if sockets.is_empty() {
+        return Kept {
+            sockets: Adopted::default(),
+            names: Vec::new(),
+            records: Vec::new(),
+            going: Going::default(),
+        };
+    }
     let by_name = plan.listeners().map(|(_, one)| (one.name.as_str(), one));
     let by_name: HashMap<&str, &ListenerPlan> = by_name.collect();
     let inherited = sockets.into_iter().map(|(group, fd)| {

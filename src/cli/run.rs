@@ -346,6 +346,9 @@ fn adopt(plan: &Plan, inherited: Vec<Inherited>, findings: &mut Report) -> (Adop
 }
 
 fn log_adopted(plan: &Plan, bound: &listener::SocketTable, names: &SocketNames) {
+    if names.is_empty() {
+        return;
+    }
     for listener in plan.listeners.values() {
         for socket in bound.of(listener) {
             if let Some(name) = names.get(&socket.key) {

@@ -26,6 +26,9 @@ const SCHEMES: &[&str] = &[
 
 /// Reads one address; the result is never empty.
 pub(super) fn parse(text: &str, v6: V6) -> AddressResult<Vec<Endpoint>> {
+    if let Some(endpoint) = address_inet::plain(text) {
+        return Ok(vec![endpoint]);
+    }
     if text.is_empty() {
         return Err(bad("the address is empty").hint("write it like `127.0.0.1:8080`"));
     }
@@ -217,6 +220,10 @@ mod tests {
             ("vsock-seqpacket:local:80", "VsockSeqPacket vsock:1:80"),
         ] {
             assert_eq!(shown(text), want, "{text}");
+        }
+        for text in ["1.2.3.4:0", "0.0.0.0:80", "255.255.255.255:65535"] {
+            assert_eq!(shown(text), format!("Tcp {text}"));
+            assert_eq!(shown(&format!("tcp://{text}")), shown(text));
         }
         let mapped = parse("[::ffff:1.2.3.4]:80", V6::AndV4).unwrap();
         assert_eq!(mapped.len(), 1);

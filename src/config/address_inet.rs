@@ -30,6 +30,22 @@ impl Host {
     }
 }
 
+/// Reads what most addresses are, an IPv4 address and a port, without looking for anything else that it might be.
+pub(super) fn plain(text: &str) -> Option<Endpoint> {
+    let (host, port) = text.rsplit_once(':')?;
+    let has_leading_zero = port.len() > 1 && port.starts_with('0');
+    let is_number = !has_leading_zero && port.bytes().all(|b| b.is_ascii_digit());
+    let port: u16 = port.parse().ok().filter(|_| is_number)?;
+    let ip: Ipv4Addr = host.parse().ok()?;
+    Some(Endpoint::Inet {
+        transport: Transport::Tcp,
+        address: SocketAddr::from((ip, port)),
+        v6_only: true,
+        optional: false,
+        scope: None,
+    })
+}
+
 /// Reads `HOST:PORT` or `HOST:FROM-TO`; `scheme` is what stood in front, for the hints.
 pub(super) fn parse(
     text: &str,

@@ -320,6 +320,10 @@ impl<'d> Occupied<'d> {
 impl<'d> Port<'d> {
     /// The collision that involves a wildcard, if any; those of equal addresses are found by hash.
     fn against(&self, coverage: Coverage, owner: Owner<'d>) -> Option<Owner<'d>> {
+        let has_wildcard = self.v4_any.first.or(self.v6_any.first).is_some();
+        if !has_wildcard && !coverage.ip().is_unspecified() {
+            return None;
+        }
         let v4 = (Coverage::V4, &self.v4_any, &self.v4);
         let v6 = (Coverage::V6, &self.v6_any, &self.v6);
         let ((wildcard, wildcards, all), (other, _, others)) = match coverage.ip() {

@@ -92,13 +92,17 @@ pub(super) fn entries<'n>(
 /// The entries of a mapping with a fixed set of keys.
 pub(super) struct Fields<'n> {
     table: &'static [Key],
-    found: Vec<Option<&'n Node>>,
-    /// Whether the value is no text of the file, but a preset's.
-    filled: Vec<bool>,
-    /// The key behind the one that was asked for last: the next, if they are asked for in order.
-    next: usize,
+    /// Few of many keys are written.
+    found: Vec<Found<'n>>,
     #[cfg(debug_assertions)]
     taken: usize,
+}
+
+struct Found<'n> {
+    name: &'static str,
+    value: &'n Node,
+    /// Whether the value is no text of the file, but a preset's.
+    is_filled: bool,
 }
 
 impl<'n> Fields<'n> {
@@ -106,9 +110,7 @@ impl<'n> Fields<'n> {
     pub fn empty(table: &'static [Key]) -> Fields<'n> {
         Fields {
             table,
-            found: vec![None; table.len()],
-            filled: vec![false; table.len()],
-            next: 0,
+            found: Vec::new(),
             #[cfg(debug_assertions)]
             taken: 0,
         }
@@ -124,9 +126,10 @@ impl<'n> Fields<'n> {
         out: &mut Diagnostics,
     ) -> Option<Fields<'n>> {
         let mut fields = Fields::empty(table);
-        let found = &mut fields.found;
-        for entry in entries(node, what, out)? {
-            let Some(index) = table.iter().position(|key| key.name == entry.name) else {
+        let entries = entries(node, what, out)?;
+        fields.found.reserve_exact(entries.len());
+        for entry in entries {
+            let Some(key) = table.iter().find(|key| key.name == entry.name) else {
                 let names = table.iter().map(|key| key.name);
                 let value_error = ValueError::new(
                     Kind::UnknownKey,
@@ -142,7 +145,7 @@ impl<'n> Fields<'n> {
             if null && !may_be_null.contains(&entry.name) {
                 let value_error =
                     ValueError::new(Kind::WrongType, format!("`{}` has no value", entry.name))
-                        .hint(match table[index].default {
+                        .hint(match key.default {
                             "" => "write a value after it".to_owned(),
                             default => format!(
                                 "write a value, or delete the line for the default ({default})"
@@ -150,66 +153,67 @@ impl<'n> Fields<'n> {
                         });
                 out.add(value_error.at(entry.value.place));
                 // What must be there but is empty has been reported, so it is not missing, too.
-                if table[index].default.is_empty() {
-                    found[index] = Some(entry.value);
+                if !key.default.is_empty() {
+                    continue;
                 }
-                continue;
             }
-            found[index] = Some(entry.value);
+            fields.add(key, entry.value, false);
         }
         Some(fields)
+    }
+
+    fn add(&mut self, key: &'static Key, value: &'n Node, is_filled: bool) {
+        self.found.push(Found {
+            name: key.name,
+            value,
+            is_filled,
+        });
+    }
+
+    fn find(&self, name: &str) -> Option<&Found<'n>> {
+        self.found.iter().find(|found| found.name == name)
     }
 
     /// Gives values to keys that are not written. One of a pair that says the same stays away where the
     /// other is written.
     pub fn fill(&mut self, values: &'n [(&'static str, Node)]) {
-        let at = |name: &str| self.table.iter().position(|key| key.name == name);
         let pairs = [("reload_signal", "reload_command")];
         for (name, node) in values {
             let rival = pairs.iter().find(|(one, _)| one == name);
-            let rival = rival.and_then(|(_, other)| at(other));
-            let is_said = rival.is_some_and(|index| self.found[index].is_some());
-            let Some(index) = at(name).filter(|_| !is_said) else {
+            let is_said = rival.is_some_and(|(_, other)| self.find(other).is_some());
+            let Some(key) = self.table.iter().find(|key| key.name == *name) else {
                 continue;
             };
-            if self.found[index].is_none() {
-                self.found[index] = Some(node);
-                self.filled[index] = true;
+            if !is_said && self.find(name).is_none() {
+                self.add(key, node, true);
             }
         }
     }
 
     /// Each key of the table with its value, if it has one, and whether that is a preset's.
     pub fn each(&self) -> impl Iterator<Item = (&'static Key, Option<&'n Node>, bool)> + '_ {
-        let values = self.found.iter().zip(&self.filled);
-        let keys = self.table.iter().zip(values);
-        keys.map(|(key, (node, filled))| (key, *node, *filled))
+        self.table.iter().map(|key| match self.find(key.name) {
+            Some(found) => (key, Some(found.value), found.is_filled),
+            None => (key, None, false),
+        })
     }
 
     /// The value of a key, which is still to be taken.
     pub fn peek(&self, name: &str) -> Option<&'n Node> {
-        let mut each = self.each();
-        each.find_map(|(key, node, _)| node.filter(|_| key.name == name))
+        self.find(name).map(|found| found.value)
     }
 
     /// The value of a key, if it is there.
     pub fn take(&mut self, name: &'static str) -> Option<&'n Node> {
-        let is_next = self
-            .table
-            .get(self.next)
-            .is_some_and(|key| key.name == name);
-        let index = if is_next {
-            Some(self.next)
-        } else {
-            self.table.iter().position(|key| key.name == name)
-        };
-        debug_assert!(index.is_some(), "`{name}` is missing in keys.rs");
-        self.next = index? + 1;
+        debug_assert!(
+            self.table.iter().any(|key| key.name == name),
+            "`{name}` is missing in keys.rs"
+        );
         #[cfg(debug_assertions)]
         {
             self.taken += 1;
         }
-        self.found.get(index?).copied().flatten()
+        self.peek(name)
     }
 
     /// Reads the value of a key; `parse` gets the key and the text.

@@ -38,6 +38,11 @@ impl<T> Field<T> {
         }
     }
 
+    /// The value for a place of its own: few of thousands have it.
+    pub fn into_boxed(self) -> Option<Box<Located<T>>> {
+        self.into_set().map(Box::new)
+    }
+
     /// The value as written, or else `default`.
     pub fn value_or(self, default: T) -> T {
         self.into_set().map_or(default, |value| value.value)
@@ -58,6 +63,8 @@ pub(super) struct Draft {
     /// `defaults:`, a mapping of keys of workers.
     pub defaults: Option<Node>,
     pub silence: Vec<String>,
+    /// Whether all of it is from one file, where no name stands twice ([`super::decode::entries`]).
+    pub is_one_file: bool,
     /// A part of the files could not be read, so that a name may be missing for that reason.
     pub incomplete: bool,
 }

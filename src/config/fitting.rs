@@ -107,7 +107,7 @@ pub(super) fn listed(words: &[String], and: &str) -> String {
 
 /// Owner, group, mode and the like want something in the file system.
 fn files_only(listener: &Listener, written: &ListenerKeys, out: &mut Diagnostics) {
-    let of = |value: &Option<Located<String>>| value.as_ref().map(|value| value.place);
+    let of = |value: &Option<Box<Located<String>>>| value.as_ref().map(|value| value.place);
     let has_path = endpoints(listener).any(|(_, endpoint)| endpoint.path().is_some());
     let has_queue = endpoints(listener).any(|(_, endpoint)| endpoint.kind() == MessageQueue);
     let file = "unix path, FIFO or message queue";

@@ -68,7 +68,7 @@ pub(super) fn decode(fields: &mut Fields, listener: &mut Listener, out: &mut Dia
                 timeout: timeout.value_or(Duration::from_secs(30)),
                 max: max.value_or(1 << 16),
             };
-            listener.flows = Some(Located { value, place });
+            listener.flows = Some(Box::new(Located { value, place }));
         }
         Field::Broken(_) => {}
         Field::Absent | Field::Set(_) => {

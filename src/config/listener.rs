@@ -156,8 +156,8 @@ fn settings(fields: &mut Fields, listener: &mut Listener, out: &mut Diagnostics)
         scalar::integer(key, text, 1, i64::from(i32::MAX))
     });
     listener.backlog = backlog.into_set();
-    listener.owner = fields.read("owner", out, account).into_set();
-    listener.group = fields.read("group", out, account).into_set();
+    listener.owner = fields.read("owner", out, account).into_boxed();
+    listener.group = fields.read("group", out, account).into_boxed();
     let mut of_files = Vec::new();
     of_files.extend(fields.set("mode", &mut listener.mode, out, scalar::mode));
     let directory_mode = &mut listener.directory_mode;

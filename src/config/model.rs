@@ -61,17 +61,17 @@ pub struct Listener {
     /// `false` lets a specific or wildcard IPv6 socket take IPv4 as well.
     pub ipv6_only: bool,
     /// User that owns the unix path, FIFO or message queue.
-    pub owner: Option<Located<String>>,
+    pub owner: Option<Box<Located<String>>>,
     /// Group of the unix path, FIFO or message queue.
-    pub group: Option<Located<String>>,
+    pub group: Option<Box<Located<String>>>,
     /// Permission bits of the unix path, FIFO or message queue; 0600 unless given.
     pub mode: u32,
     /// Permission bits of parent folders that are created; 0755 unless given.
     pub directory_mode: u32,
     /// User that owns parent folders that are created.
-    pub directory_owner: Option<Located<String>>,
+    pub directory_owner: Option<Box<Located<String>>>,
     /// Group of parent folders that are created.
-    pub directory_group: Option<Located<String>>,
+    pub directory_group: Option<Box<Located<String>>>,
     /// Symbolic links to make that lead to the path.
     pub symlinks: Vec<Located<PathBuf>>,
     /// Whether what was made in the file system is removed at the end; `true` unless given.
@@ -81,7 +81,7 @@ pub struct Listener {
     /// Multicast groups to join.
     pub multicast: Vec<Located<Multicast>>,
     /// The network namespace to bind in (ip-netns(8)); `None` is listend's own.
-    pub network_namespace: Option<Located<PathBuf>>,
+    pub network_namespace: Option<Box<Located<PathBuf>>>,
     /// Who may take it over the control socket, beside root and listend's own user.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub grant: Vec<Located<Grantee>>,
@@ -89,7 +89,7 @@ pub struct Listener {
     pub presence: Presence,
     /// Keep each flow with the generation of the worker that it was seen by (`flows: sticky`).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub flows: Option<Located<Flows>>,
+    pub flows: Option<Box<Located<Flows>>>,
     /// Codes of advice not to give about this listener.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub silence: Vec<String>,

@@ -41,7 +41,10 @@ pub struct Loaded {
 
 /// Reads all files: the main file first, then the drop-ins in their order. Never panics.
 pub fn read(files: Vec<SourceFile>) -> Loaded {
-    let mut draft = Draft::default();
+    let mut draft = Draft {
+        is_one_file: files.len() == 1,
+        ..Draft::default()
+    };
     let mut report = Report::default();
     let mut sources = Sources::default();
     let folders = files.iter().map(|file| file.folder.clone()).collect();
@@ -66,7 +69,9 @@ pub fn read(files: Vec<SourceFile>) -> Loaded {
 
 /// Checks what is between the parts, and takes the drafts' covers off.
 pub(super) fn finish(mut draft: Draft, mut report: Report, sources: Sources) -> Loaded {
-    names_once(&mut draft, &mut report);
+    if !draft.is_one_file {
+        names_once(&mut draft, &mut report);
+    }
     conflict::find(draft.listeners.iter().chain(&draft.web), &mut report);
     cross::check(&draft, &mut report);
     let presets = draft.workers.iter();

@@ -306,8 +306,8 @@ pub(super) fn signal(text: &str) -> ScalarResult<i32> {
 /// The rules of LISTEN_FDNAMES (systemd's `fdname_is_valid`), and none of the signs that
 /// templates, `NAME=ADDRESS` and file names give a meaning to.
 pub(super) fn name(text: &str) -> ScalarResult<()> {
-    let shown: String = text.chars().take(80).collect();
     let complain = |why: String| {
+        let shown: String = text.chars().take(80).collect();
         ValueError::new(Kind::BadName, format!("`{shown}` cannot be a name: {why}"))
             .hint("use letters, digits, `-`, `_` and `.`")
     };

@@ -142,12 +142,12 @@ pub(super) fn directory(fields: &mut Fields, listener: &mut Listener, out: &mut 
         let group = group.map(|group| account(key, group));
         Ok((user, group.transpose()?))
     });
-    listener.directory_group = fields.read("directory_group", out, account).into_set();
+    listener.directory_group = fields.read("directory_group", out, account).into_boxed();
     let Some(Located { value, place }) = owner.into_set() else {
         return;
     };
     let (user, group) = value;
-    listener.directory_owner = Some(Located { value: user, place });
+    listener.directory_owner = Some(Box::new(Located { value: user, place }));
     match (group, &listener.directory_group) {
         (Some(_), Some(other)) => {
             let value_error =
@@ -155,7 +155,9 @@ pub(super) fn directory(fields: &mut Fields, listener: &mut Listener, out: &mut 
                     .hint("delete one of them");
             out.add(value_error.at(other.place).with_related(place, "the other"));
         }
-        (Some(value), None) => listener.directory_group = Some(Located { value, place }),
+        (Some(value), None) => {
+            listener.directory_group = Some(Box::new(Located { value, place }));
+        }
         (None, _) => {}
     }
 }
@@ -280,7 +282,7 @@ pub(super) fn network_namespace(
         };
         absolute(key, text, &example)
     });
-    listener.network_namespace = namespace.into_set();
+    listener.network_namespace = namespace.into_boxed();
 }
 
 /// `optional:` and `wait_for_address:`; the place of the latter, if it is in force.

@@ -205,7 +205,8 @@ impl Facts {
     fn look_for_suggestions(&mut self, config: &Config) {
         let users = config
             .every_listener()
-            .flat_map(|listener| listener.owner.iter().chain(&listener.directory_owner))
+            .flat_map(|listener| [&listener.owner, &listener.directory_owner])
+            .filter_map(|owner| owner.as_deref())
             .chain(
                 config
                     .workers
@@ -229,7 +230,8 @@ impl Facts {
         }
         let groups = config
             .every_listener()
-            .flat_map(|listener| listener.group.iter().chain(&listener.directory_group))
+            .flat_map(|listener| [&listener.group, &listener.directory_group])
+            .filter_map(|group| group.as_deref())
             .chain(config.workers.iter().flat_map(|worker| {
                 let more = worker.supplementary_groups.iter().flatten();
                 worker.group.iter().chain(more)

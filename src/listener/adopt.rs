@@ -176,6 +176,9 @@ pub fn match_up(
     inherited: Vec<Inherited>,
     unknown_ports: UnknownPorts,
 ) -> (Adopted, Vec<AdoptProblem>) {
+    if inherited.is_empty() {
+        return (Adopted::default(), Vec::new());
+    }
     let ids: HashMap<&str, ListenerId> = plan
         .listeners()
         .map(|(id, listener)| (listener.name.as_str(), id))

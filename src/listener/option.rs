@@ -238,7 +238,7 @@ fn look_at(
     };
     let got = match spec.how {
         How::Int(..) | How::IntByFamily { .. } | How::IntByFamilyOrNetlink { .. } => {
-            let got = ints(fd, spec, &names(spec, family), asked)?;
+            let got = ints(fd, spec, names(spec, family), asked)?;
             // The kernel keeps the number, and has no use for it.
             let is_void = spec.key == FAST_OPEN && !lets_servers_fast_open();
             if is_void { Some(0) } else { got }
@@ -258,21 +258,22 @@ fn look_at(
 }
 
 /// The names that an option has on a socket of this family: two where it takes both families.
-pub(super) fn names(spec: &'static OptionSpec, family: Family) -> Vec<Name> {
+pub(super) fn names(spec: &'static OptionSpec, family: Family) -> impl Iterator<Item = Name> {
     let call = |index: usize| spec.call.split(", ").nth(index).unwrap_or(spec.call);
-    match spec.how {
-        How::Int(level, name) => vec![((level, name), spec.call)],
+    let (first, second) = match spec.how {
+        How::Int(level, name) => (Some(((level, name), spec.call)), None),
         How::IntByFamilyOrNetlink { netlink, .. } if family == Family::Netlink => {
-            vec![(netlink, call(2))]
+            (Some((netlink, call(2))), None)
         }
         How::IntByFamily { v4, v6 } | How::IntByFamilyOrNetlink { v4, v6, .. } => match family {
-            Family::V4 => vec![(v4, call(0))],
-            Family::V6 => vec![(v6, call(1))],
-            Family::Both => vec![(v6, call(1)), (v4, call(0))],
-            Family::Netlink | Family::Other => Vec::new(),
+            Family::V4 => (Some((v4, call(0))), None),
+            Family::V6 => (Some((v6, call(1))), None),
+            Family::Both => (Some((v6, call(1))), Some((v4, call(0)))),
+            Family::Netlink | Family::Other => (None, None),
         },
-        _ => Vec::new(),
-    }
+        _ => (None, None),
+    };
+    first.into_iter().chain(second)
 }
 
 /// Whether net.ipv4.tcp_fastopen has the bit for servers (TFO_SERVER_ENABLE), in the network namespace
@@ -307,11 +308,11 @@ fn lacks_reading(error: &io::Error) -> bool {
 fn ints(
     fd: BorrowedFd<'_>,
     spec: &'static OptionSpec,
-    names: &[Name],
+    names: impl Iterator<Item = Name>,
     asked: i64,
 ) -> Result<Option<i64>, Failure> {
     let mut answer = Some(asked);
-    for ((level, name), call) in names.iter().copied() {
+    for ((level, name), call) in names {
         let got = read(sockopt::get_int(fd, level, name), call)?;
         let got = got.map(|got| from_kernel(spec.value, got));
         if answer == Some(asked) {
@@ -398,9 +399,14 @@ mod tests {
             };
             let calls: Vec<_> = spec.call.split(", ").collect();
             assert_eq!(calls.len(), several, "{}", spec.key);
-            assert_eq!(names(spec, Family::V4)[0].1, calls[0]);
-            assert_eq!(names(spec, Family::V6)[0].1, calls[1]);
-            assert_eq!(names(spec, Family::Both).len(), 2);
+            let of = |family| {
+                names(spec, family)
+                    .map(|(_, call)| call)
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(of(Family::V4), calls[..1]);
+            assert_eq!(of(Family::V6), calls[1..2]);
+            assert_eq!(of(Family::Both), [calls[1], calls[0]]);
         }
     }
 

@@ -100,20 +100,16 @@ impl Resolver<'_> {
             }
         }
         let bare = |options: Vec<Located<_>>| options.into_iter().map(|one| one.value).collect();
-        let mut sockets: Vec<SocketPlan> = listener
-            .addresses
-            .into_iter()
-            .flat_map(|address| {
-                let place = address.place;
-                let endpoints = address.value.endpoints.into_iter();
-                endpoints.map(move |endpoint| SocketPlan {
-                    key: SocketKey::default(),
-                    endpoint,
-                    shard: 0,
-                    place,
-                })
-            })
-            .collect();
+        let endpoints = listener.addresses.iter().map(|one| &one.value.endpoints);
+        let mut sockets = Vec::with_capacity(endpoints.map(Vec::len).sum());
+        for Located { value, place } in listener.addresses {
+            sockets.extend(value.endpoints.into_iter().map(|endpoint| SocketPlan {
+                key: SocketKey::default(),
+                endpoint,
+                shard: 0,
+                place,
+            }));
+        }
         let mut places: Vec<(Cow<'static, str>, Place)> = listener
             .options
             .iter()
@@ -136,8 +132,6 @@ impl Resolver<'_> {
                 .into_iter()
                 .filter_map(|(key, place)| Some((key.into(), place?))),
         );
-        // One socket is the rule, and room for four is what it gets.
-        sockets.shrink_to_fit();
         ListenerPlan {
             options: bare(listener.options),
             multicast: listener

@@ -490,7 +490,7 @@ fn every_kind_of_listener_and_its_keys_are_understood() {
     let special = &listeners[7].addresses[0].value.endpoints[0];
     assert!(matches!(special, Endpoint::Special { writable: true, .. }));
     let owner =
-        |name: &Option<listend::config::Located<String>>| name.as_ref().unwrap().value.clone();
+        |name: &Option<Box<listend::config::Located<String>>>| name.as_ref().unwrap().value.clone();
     assert_eq!(owner(&listeners[10].directory_owner), "root");
     assert_eq!(owner(&listeners[10].directory_group), "root");
 }
