@@ -6,6 +6,7 @@
 mod manager_status;
 
 use super::clock;
+use super::logging;
 use crate::core::Mono;
 use crate::notify::{ManagerAddress, is_full, watchdog_interval};
 use crate::plan::ListenerId;
@@ -307,6 +308,10 @@ impl Manager {
         let Some(line) = &self.line else {
             return;
         };
+        if !self.waiting.is_empty() {
+            // What it is told of is in the log by then.
+            logging::flush();
+        }
         while let Some(message) = self.waiting.front() {
             match line.send(message.text.as_bytes()) {
                 Ok(()) => {}

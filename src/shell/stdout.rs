@@ -1,5 +1,6 @@
 //! Standard output, as far as listend writes to it for its workers.
 
+use super::logging;
 use super::outflow::{Flushed, Outflow};
 use crate::report::describe;
 use nix::errno::Errno;
@@ -41,6 +42,10 @@ impl Stdout {
             self.out.pending().clear();
             return true;
         }
+        if self.left() > 0 {
+            // Both may lead to the same place.
+            logging::flush();
+        }
         match self.out.flush() {
             Flushed::All => true,
             Flushed::Stuck => false,
@@ -56,6 +61,7 @@ impl Stdout {
         if self.is_gone {
             return;
         }
+        logging::flush();
         match self.out.farewell() {
             Flushed::All => {}
             Flushed::Stuck => {

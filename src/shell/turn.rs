@@ -211,6 +211,7 @@ impl Shell {
     ///
     /// `missing` are the listeners that the start could do without.
     pub fn run(mut self, missing: &[BindError]) -> io::Result<u8> {
+        logging::hold();
         self.begin_watching(missing);
         self.follow_flows();
         self.tell_manager();
@@ -231,6 +232,7 @@ impl Shell {
         missing: &[BindError],
         to_replace: &BTreeMap<WorkerId, &'static str>,
     ) -> io::Result<u8> {
+        logging::hold();
         self.begin_watching(missing);
         self.follow_flows();
         // One that goes on from a snapshot has handed everything over, and what it was asked for is not done.
@@ -290,7 +292,7 @@ impl Shell {
 
     fn turn(&mut self, events: &mut [EpollEvent]) -> io::Result<()> {
         let room = EpollEvent::new(EpollFlags::EPOLLOUT, Token::Log.pack());
-        logging::watch(&self.epoll, room);
+        logging::flush_and_watch(&self.epoll, room);
         let count = match self.epoll.wait(events, self.timeout()) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
@@ -375,9 +377,6 @@ impl Shell {
         // Last: what is written about may wait, and may be very much.
         if tokens().any(|token| token == Token::Output) {
             self.read_logs();
-        }
-        if tokens().any(|token| token == Token::Log) {
-            logging::flush();
         }
         self.feed_followers();
         Ok(())

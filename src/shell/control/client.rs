@@ -5,6 +5,7 @@ use crate::control::{
 };
 use crate::core::{Mono, Ticket};
 use crate::plan::{Grant, SocketKey, WorkerId};
+use crate::shell::logging;
 use crate::sys::{self, MOST_DESCRIPTORS, SharedFd};
 use crate::verb::RESTART;
 use nix::errno::Errno;
@@ -389,6 +390,10 @@ impl Client {
             true => 0,
             false => WRITE,
         };
+        if !self.outbox.is_empty() && left > 0 {
+            // Whoever is told of something finds it in the log.
+            logging::flush();
+        }
         while !self.outbox.is_empty() && left > 0 {
             let pending = self.outbox.pending();
             let part = &pending[..pending.len().min(left)];

@@ -10,6 +10,7 @@ use crate::control::{Error, Progress, Reply};
 use crate::core::{Mono, Refused};
 use crate::shell::clock;
 use crate::shell::control::answer::refusal;
+use crate::shell::logging;
 use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
 use crate::store::{Journal, hand_over};
@@ -229,6 +230,7 @@ impl Shell {
         lines.extend(self.history());
         let written = store.write_at_once(&lines);
         sys::end_closers();
+        logging::flush();
         let why = match written {
             Ok(()) => hand_over(&binary, &self.all_kept(&store)).to_string(),
             Err(error) => format!("cannot write the snapshot: {error}"),

@@ -7,7 +7,7 @@ mod stderr;
 mod syslog;
 
 pub use entry::Entry;
-pub(super) use stderr::{flush, watch};
+pub(super) use stderr::{flush, flush_and_watch, hold};
 
 use crate::report::describe;
 use entry::priority;

@@ -656,3 +656,35 @@ fn what_nobody_reads_is_counted() {
     let told = "log lines were lost here: no reader";
     assert!(text.contains(told), "{text}");
 }
+
+#[test]
+fn what_a_turn_has_to_say_is_written_at_once() {
+    const INSTANCES: usize = 30;
+    let Some(_strace) = require_tool("strace") else {
+        return;
+    };
+    let world = World::new();
+    let yaml =
+        format!("workers: {{ app: {{ command: [/bin/sleep, '600'], instances: {INSTANCES} }} }}");
+    let daemon = world.run(&yaml);
+    daemon.lines(&["started, pid"], INSTANCES);
+    let trace = world.path("trace");
+    let mut strace = Command::new("strace")
+        .args(["-q", "-e", "trace=write", "-s", "10000", "-o"])
+        .arg(&trace)
+        .args(["-p", &daemon.pid().to_string()])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start strace");
+    let tracer = format!("TracerPid:\t{}", strace.id());
+    eventually("the daemon is traced", || {
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid()));
+        status.expect("it runs").lines().any(|line| line == tracer)
+    });
+    daemon.stop();
+    strace.wait().expect("wait for strace");
+    let trace = fs::read_to_string(&trace).expect("the trace");
+    let told = |line: &str| line.matches("stopping with SIGTERM").count();
+    let writes: Vec<usize> = trace.lines().map(told).filter(|told| *told > 0).collect();
+    assert_eq!(writes, [INSTANCES], "{trace}");
+}
