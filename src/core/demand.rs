@@ -36,17 +36,18 @@ impl Worker {
         if let Activation::OnDemand { limit } = self.lifecycle.activation {
             self.gate.recent.count(ctx.now, limit);
         }
-        let (listener, socket) = at;
-        ctx.emit(Event::Worker(
-            self.id,
-            WorkerEvent::Activated { listener, socket },
-        ));
         self.begin_with_least(ctx);
         for id in self.runs.placed() {
             if self.runs[id].state == State::Waiting {
                 self.spawn(ctx, id);
             }
         }
+        // The client waits for the process, and nobody for the words.
+        let (listener, socket) = at;
+        ctx.emit(Event::Worker(
+            self.id,
+            WorkerEvent::Activated { listener, socket },
+        ));
     }
 
     /// What becomes of an instance whose process has ended by itself.
