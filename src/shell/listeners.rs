@@ -234,6 +234,24 @@ impl Shell {
         }
     }
 
+    /// While listend stops, its own files are not watched for a moment, which most stops need no longer than.
+    /// Without a keeper they go with it.
+    pub(super) fn rest_from_files(&mut self) {
+        if !self.core.is_stopping() {
+            return;
+        }
+        let now = clock::now();
+        if !self.store.leaves_files() {
+            self.watch.rest(now);
+        }
+        if self.watch.has_rested(now) {
+            for owner in [Owner::Control, Owner::Notify, Owner::Acks] {
+                self.watch_files_of(owner);
+                self.repair_own(owner);
+            }
+        }
+    }
+
     fn watch_files_of(&mut self, owner: Owner) {
         let files = match owner {
             Owner::Socket(key) => {

@@ -268,6 +268,7 @@ impl Shell {
             self.folders.tidy(&self.core, &self.plan);
             self.groups.remove(clock::now(), self.reserve);
             self.forget_stores_of_stopped();
+            self.rest_from_files();
             self.record();
             self.tell_manager();
             if !self.strays.is_empty() && (self.core.is_up() || self.core.is_stopping()) {
@@ -604,7 +605,10 @@ impl Shell {
         let had_listeners = process.has_listeners();
         self.notify.forget_process(&self.epoll, id);
         // At once, and not only before the next start: clients are to find the queue meanwhile.
-        if had_listeners && !self.put_in_order(instance, revision, Some(instance)) {
+        if had_listeners
+            && !self.leaves_listeners_to_others(instance, revision)
+            && !self.put_in_order(instance, revision, Some(instance))
+        {
             self.look_at_all_of(instance.worker);
         }
         self.feed(Input::Exited {

@@ -40,6 +40,9 @@ const ITSELF: AddWatchFlags = AddWatchFlags::IN_MOVE_SELF.union(AddWatchFlags::I
 /// So many sockets are watched in one turn, of those that may wait.
 const AT_ONCE: usize = 500;
 
+/// How long files are not watched when listend begins to stop.
+const REST: Duration = Duration::from_secs(1);
+
 /// Whose files are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
@@ -68,6 +71,18 @@ pub(super) struct Watch {
     pending: BTreeSet<SocketKey>,
     /// Sockets of listend's own that could not be repaired: how often, and when they are looked at again.
     damaged: BTreeMap<Owner, (u32, Mono)>,
+    rest: FileRest,
+}
+
+/// Whether files are watched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FileRest {
+    /// They are.
+    NotYet,
+    /// Not until then.
+    Until(Mono),
+    /// They are again.
+    Over,
 }
 
 /// A folder that is watched.
@@ -97,6 +112,7 @@ impl Watch {
             parked: BTreeSet::new(),
             pending: BTreeSet::new(),
             damaged: BTreeMap::new(),
+            rest: FileRest::NotYet,
         }
     }
 
@@ -122,9 +138,10 @@ impl Watch {
         due.map(|(owner, _)| *owner).collect()
     }
 
-    /// When [`Watch::damaged_own`] has the next one.
+    /// When [`Watch::damaged_own`] has the next one, or [`Watch::has_rested`] is to be asked.
     pub(super) fn deadline(&self) -> Option<Mono> {
-        self.damaged.values().map(|(_, at)| *at).min()
+        let damaged = self.damaged.values().map(|(_, at)| *at);
+        damaged.chain(self.rests_until()).min()
     }
 
     /// Whether clients mean nothing at a socket for now.
@@ -274,6 +291,41 @@ impl Watch {
     pub(super) fn unwatch(&mut self, epoll: &Epoll, socket: &BoundSocket) {
         self.pending.remove(&socket.key);
         let _not_watched = epoll.delete(&socket.fd);
+    }
+
+    /// Watches no files for a moment, once, if they are those of listend's own sockets. Before the kernel closes what
+    /// watches files, it waits for milliseconds until nobody looks at what was watched (`fsnotify_destroy_group`),
+    /// and a process that ends waits for that; what was given up some time before is not waited for.
+    pub(super) fn rest(&mut self, now: Mono) {
+        let is_of_socket = |owner: Owner| matches!(owner, Owner::Socket(_));
+        let mut folders = self.folders.values();
+        let has_others = folders.any(|folder| folder.owners().any(is_of_socket));
+        if self.rest != FileRest::NotYet || has_others {
+            return;
+        }
+        for descriptor in std::mem::take(&mut self.folders).into_keys() {
+            if let Some(inotify) = &self.inotify {
+                let _is_gone_with_the_folder = inotify.rm_watch(descriptor);
+            }
+        }
+        self.rest = FileRest::Until(now + REST);
+    }
+
+    /// When files are to be watched again.
+    fn rests_until(&self) -> Option<Mono> {
+        match self.rest {
+            FileRest::Until(at) => Some(at),
+            FileRest::NotYet | FileRest::Over => None,
+        }
+    }
+
+    /// Whether files are to be watched again now. That is answered once.
+    pub(super) fn has_rested(&mut self, now: Mono) -> bool {
+        let has_rested = self.rests_until().is_some_and(|at| at <= now);
+        if has_rested {
+            self.rest = FileRest::Over;
+        }
+        has_rested
     }
 
     /// A folder is asked for each time: one that is made anew at the same place is another one, even if

@@ -4,6 +4,7 @@ use crate::harness::varlink::{self, Varlink};
 use crate::harness::{
     Daemon, Puppet, World, client, context_switches, eventually, free_port, network,
 };
+use nix::sys::signal::Signal;
 use serde_json::json;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -413,6 +414,29 @@ workers:
     asked("there again");
     daemon.stop();
     assert!(!control.exists() && !notify.exists());
+}
+
+#[test]
+fn the_sockets_of_listend_itself_come_back_while_it_stops() {
+    let world = World::new();
+    let words = ["--control", "$DIR/own/control.sock"].map(|word| world.fill(word));
+    let daemon = world.run_with(
+        "workers: { app: { command: [/bin/sleep, '600'], stop_signal: SIGWINCH, stop_timeout: 60s } }",
+        |start| {
+            start.words_behind(words.iter().map(String::as_str));
+        },
+    );
+    daemon.line(&["app.0", "started"]);
+    daemon.signal(Signal::SIGTERM);
+    daemon.line(&["app.0", "stopping with SIGWINCH"]);
+    let control = world.path("own/control.sock");
+    // The first may go while nobody watches it.
+    for times in 1..=2 {
+        fs::remove_file(&control).expect("remove the path");
+        daemon.lines(&["control socket", "removed", "restored"], times);
+    }
+    daemon.stop();
+    assert!(!control.exists());
 }
 
 #[test]
