@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value, json};
 use socket2::{Domain, Socket, Type};
 use std::fmt::Write as _;
@@ -250,8 +250,24 @@ impl Client {
     /// [`Failure`], of which none of the first three.
     pub fn poll<T: DeserializeOwned>(&mut self) -> Result<Option<Answer<T>>, Failure> {
         match self.frame() {
-            Ok(Some(frame)) => self.understand(&frame).map(Some),
+            Ok(Some(frame)) => self.understand(&self.text(frame)?).map(Some),
             Ok(None) => Ok(None),
+            Err(error) => Err(self.broken(error)),
+        }
+    }
+
+    /// The parameters of the next reply, and all of it as it came.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::next`].
+    pub fn next_with_text<T: DeserializeOwned>(&mut self) -> Result<(T, String), Failure> {
+        match self.frame() {
+            Ok(Some(frame)) => {
+                let text = self.text(frame)?;
+                Ok((self.understand(&text)?.of, text))
+            }
+            Ok(None) => Err(self.broken(ErrorKind::TimedOut.into())),
             Err(error) => Err(self.broken(error)),
         }
     }
@@ -272,7 +288,7 @@ impl Client {
                 let rest = self.received.split_off(end + 1);
                 let mut frame = std::mem::replace(&mut self.received, rest);
                 frame.pop();
-                return self.understand(&frame);
+                return self.understand(&self.text(frame)?);
             }
             let received = self.receive(limit);
             let (bytes, passed) = received.map_err(|error| self.broken(error))?;
@@ -299,15 +315,20 @@ impl Client {
         Ok((buffer, passed.map(SharedFd::into_owned).collect()))
     }
 
-    fn understand<T: DeserializeOwned>(&self, frame: &[u8]) -> Result<Answer<T>, Failure> {
+    fn text(&self, frame: Vec<u8>) -> Result<String, Failure> {
+        let text = String::from_utf8(frame);
+        text.map_err(|error| self.misunderstood(&serde_json::Error::custom(error)))
+    }
+
+    fn understand<T: DeserializeOwned>(&self, frame: &str) -> Result<Answer<T>, Failure> {
         let parse = |error| self.misunderstood(&error);
         // In one go, and not into a tree first: the status of thousands is megabytes.
-        let read: serde_json::Result<Members<T>> = serde_json::from_slice(frame);
+        let read: serde_json::Result<Members<T>> = serde_json::from_str(frame);
         let members = match read {
             Ok(members) if members.error.is_none() => members,
             // The parameters of an error are others.
             read => {
-                let members: Members<Value> = serde_json::from_slice(frame).map_err(parse)?;
+                let members: Members<Value> = serde_json::from_str(frame).map_err(parse)?;
                 if let Some(error) = members.error {
                     let parameters = members.parameters.as_ref().and_then(Value::as_object);
                     let parameters = parameters.cloned().unwrap_or_default();

@@ -6,6 +6,7 @@ mod watch;
 use super::args::Status as Arguments;
 use super::client::{Client, Wait};
 use super::exit::Exit;
+use std::mem::ManuallyDrop;
 
 /// Asks and prints.
 pub fn status(arguments: &Arguments) -> Exit {
@@ -13,7 +14,11 @@ pub fn status(arguments: &Arguments) -> Exit {
     match client {
         Ok(client) if arguments.watch => watch::watch(client, arguments),
         Ok(mut client) => match answer::ask(&mut client, arguments) {
-            Ok(answer) => answer::show(&mut client, &answer, arguments),
+            Ok(answer) => {
+                // To free its pieces one by one takes milliseconds, and the process ends.
+                let answer = ManuallyDrop::new(answer);
+                answer::show(&mut client, &answer, arguments)
+            }
             Err(failure) => failure.tell(None),
         },
         Err(failure) => failure.tell(None),

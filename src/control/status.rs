@@ -61,7 +61,7 @@ pub struct Listener {
     pub workers: Vec<String>,
     /// The details, only in the answer to a request with a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detail: Option<Detail>,
+    pub detail: Option<Box<Detail>>,
 }
 
 /// One socket of a listener.
@@ -179,7 +179,7 @@ pub struct Worker {
     pub connections: Option<Connections>,
     /// The details, only in the answer to a request with a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detail: Option<Detail>,
+    pub detail: Option<Box<Detail>>,
 }
 
 impl Listener {

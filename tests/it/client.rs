@@ -180,7 +180,7 @@ fn status_of_a_name_tells_all() {
             effective: effective.map(str::to_owned),
         };
         let mut status = well();
-        status.listeners[0].detail = Some(Detail {
+        status.listeners[0].detail = Some(Box::new(Detail {
             place: Some("/etc/listend/listend.yaml:3".to_owned()),
             options: vec![
                 option("backlog", None, Some("4096")),
@@ -188,8 +188,8 @@ fn status_of_a_name_tells_all() {
                 option("fast_open", Some("5"), None),
             ],
             ..Detail::default()
-        });
-        status.workers[0].detail = Some(Detail {
+        }));
+        status.workers[0].detail = Some(Box::new(Detail {
             life: Some(Life {
                 ready: "notify".to_owned(),
                 rollout: Rollout {
@@ -203,7 +203,7 @@ fn status_of_a_name_tells_all() {
                 fd_store: 16,
             }),
             ..Detail::default()
-        });
+        }));
         status.workers[0].connections = Some(Connections::default());
         talk.last(&status);
     });

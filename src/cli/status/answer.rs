@@ -6,26 +6,60 @@ use crate::cli::client::{Client, Failure};
 use crate::cli::daemon::binary as binary_at;
 use crate::cli::exit::Exit;
 use crate::cli::output::{columns, complain, count, print, shown, style};
-use crate::cli::pretty::pretty;
+use crate::cli::pretty::{Layout, parameters};
 use crate::control::{
-    Binary, Cell, Column, Daemon, Detail, Fit, Life, Listener, Rollout, Sheet, SocketOption,
-    Status, age, all_is_well, or_dash, table, troubles,
+    Binary, Cell, Column, Daemon, Detail, Fit, Life, Listener, ListenerState, Rollout, Sheet,
+    SocketOption, Status, Worker, age, all_is_well, or_dash, table, troubles,
 };
 use crate::report::Style;
 use crate::shell::clock;
 use crate::usage;
 use serde::Deserialize;
 use serde_json::json;
-use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// An answer, as it came and as it is understood.
 pub struct StatusAnswer {
-    raw: Box<RawValue>,
+    reply: String,
     /// With what its instances use.
     pub status: Status,
+}
+
+/// What is needed of a status beside its text. There may be thousands of listeners.
+#[derive(Deserialize)]
+struct Brief {
+    daemon: Option<Daemon>,
+    listeners: Vec<BriefListener>,
+    workers: Vec<Worker>,
+}
+
+#[derive(Deserialize)]
+struct BriefListener {
+    name: String,
+    state: ListenerState,
+}
+
+impl From<Brief> for Status {
+    /// With the listeners that there is something to say about.
+    fn from(brief: Brief) -> Status {
+        let listeners = brief.listeners.into_iter();
+        let listeners = listeners.map(|BriefListener { name, state }| Listener {
+            name,
+            state,
+            sockets: Vec::new(),
+            workers: Vec::new(),
+            detail: None,
+        });
+        Status {
+            daemon: brief.daemon,
+            listeners: listeners.filter(|one| !one.is_well()).collect(),
+            workers: brief.workers,
+        }
+    }
 }
 
 /// Asks for the status.
@@ -34,18 +68,23 @@ pub struct StatusAnswer {
 ///
 /// [`Failure`].
 pub fn ask(client: &mut Client, arguments: &Arguments) -> Result<StatusAnswer, Failure> {
-    let parameters = match &arguments.name {
+    let which = match &arguments.name {
         Some(name) => json!({ "name": name }),
         None => json!({}),
     };
-    client.send("Status", &parameters, false)?;
+    client.send("Status", &which, false)?;
     // The daemon takes its time meanwhile.
     let processes = usage::Processes::read();
-    let raw: Box<RawValue> = client.next()?.of;
-    let status = serde_json::from_str(raw.get());
-    let mut status: Status = status.map_err(|error| client.misunderstood(&error))?;
+    // What is printed as it came is not read in full; changes are looked for in all of it.
+    let (mut status, reply) = match arguments.json && !arguments.watch {
+        true => {
+            let (brief, reply): (Brief, String) = client.next_with_text()?;
+            (brief.into(), reply)
+        }
+        false => client.next_with_text()?,
+    };
     processes.note(&mut status);
-    Ok(StatusAnswer { raw, status })
+    Ok(StatusAnswer { reply, status })
 }
 
 /// The listeners of the workers in this answer that are not in it themselves. One more question,
@@ -70,55 +109,32 @@ pub fn show(client: &mut Client, answer: &StatusAnswer, arguments: &Arguments) -
         true => Exit::Done,
         false => Exit::Refused,
     };
-    let text = match arguments.json {
-        true => pretty(&as_json(answer)) + "\n",
+    let printed = match arguments.json {
+        true => print_json(answer, Layout::Lines, &mut io::stdout().lock()),
         false => match as_text(client, &answer.status, arguments) {
-            Ok(text) => text,
+            Ok(text) => print(&text),
             Err(failure) => return failure.tell(None),
         },
     };
-    let exit = finish(print(&text), exit);
+    let exit = finish(printed, exit);
     for trouble in troubles(&answer.status) {
         complain(&shown(&trouble));
     }
     exit
 }
 
-/// As it came, since a newer daemon may say more than is known here; with what instances use.
-pub fn as_json(answer: &StatusAnswer) -> String {
-    with_usage(answer).unwrap_or_else(|| answer.raw.get().to_owned())
-}
-
-fn with_usage(answer: &StatusAnswer) -> Option<String> {
-    let said = answer.raw.get();
-    let workers = serde_json::from_str::<Workers>(said).ok()?.workers;
-    let as_said = workers.iter().flat_map(|one| &one.instances);
-    let known = answer.status.workers.iter().flat_map(|one| &one.instances);
-    let (mut json, mut copied) = (String::with_capacity(said.len() * 2), 0);
-    for (one, as_said) in known.zip(as_said) {
-        let Some(usage) = one.usage else { continue };
-        // Behind its last member.
-        let start = as_said.get().as_ptr().addr() - said.as_ptr().addr();
-        let end = (start + as_said.get().len()).checked_sub(1)?;
-        json.push_str(said.get(copied..end)?);
-        json.push_str(&format!(",\"usage\":{}", json!(usage)));
-        copied = end;
-    }
-    json.push_str(said.get(copied..)?);
-    Some(json)
-}
-
-/// The parts of an answer that something is added to, as they stand there.
-#[derive(Deserialize)]
-struct Workers<'a> {
-    #[serde(borrow)]
-    workers: Vec<WorkerInstances<'a>>,
-}
-
-#[derive(Deserialize)]
-struct WorkerInstances<'a> {
-    #[serde(borrow)]
-    instances: Vec<&'a RawValue>,
+/// Prints an answer as it came, since a newer daemon may say more than is known here; with what instances use.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn print_json(answer: &StatusAnswer, layout: Layout, out: &mut impl Write) -> io::Result<()> {
+    let workers = answer.status.workers.iter();
+    let mut instances = workers.flat_map(|one| &one.instances);
+    let usage = || instances.next()?.usage;
+    parameters(&answer.reply, layout, usage, out)?;
+    out.write_all(b"\n")?;
+    out.flush()
 }
 
 /// The tables, with a line about the daemon above them.
@@ -131,10 +147,12 @@ pub fn as_text(
     status: &Status,
     arguments: &Arguments,
 ) -> Result<String, Failure> {
-    let mut status = status.clone();
+    let mut status = Cow::Borrowed(status);
     if arguments.name.is_some() {
         let listeners = listeners_of_workers(client, &status)?;
-        status.listeners.extend(listeners);
+        if !listeners.is_empty() {
+            status.to_mut().listeners.extend(listeners);
+        }
     }
     let now = clock::wall().as_secs();
     let mut text = status.daemon.as_ref().map_or_else(String::new, |daemon| {

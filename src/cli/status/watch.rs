@@ -1,11 +1,12 @@
 //! `listend status --watch`: the status again whenever it has changed, until the daemon ends.
 
-use super::answer::{StatusAnswer, as_json, as_text, ask};
+use super::answer::{StatusAnswer, as_text, ask, print_json};
 use crate::cli::args::Status as Arguments;
 use crate::cli::check::finish;
 use crate::cli::client::{Client, Failure, Wait};
 use crate::cli::exit::Exit;
 use crate::cli::output::{print, shown};
+use crate::cli::pretty::Layout;
 use crate::control::{Status, rfc3339, troubles};
 use crate::shell::clock;
 use crate::sys::{self, How};
@@ -78,7 +79,10 @@ fn text(
     arguments: &Arguments,
 ) -> Result<String, Failure> {
     if arguments.json {
-        return Ok(as_json(answer) + "\n");
+        let mut json = Vec::new();
+        // Memory has no end.
+        let _always = print_json(answer, Layout::OneLine, &mut json);
+        return Ok(String::from_utf8_lossy(&json).into_owned());
     }
     let mut text = rfc3339(clock::wall().as_secs()) + "\n";
     text.push_str(&as_text(client, &answer.status, arguments)?);

@@ -223,7 +223,7 @@ impl Shell {
                 .filter(|worker| !worker.is_built_in())
                 .map(|worker| worker.name.clone())
                 .collect(),
-            detail: reply.name.is_some().then(detail),
+            detail: reply.name.is_some().then(|| Box::new(detail())),
         })
     }
 
@@ -309,7 +309,7 @@ impl Shell {
                 .collect(),
             output: Some(output_word(&plan.output).to_owned()),
             connections,
-            detail: in_full.then(detail),
+            detail: in_full.then(|| Box::new(detail())),
         }
     }
 

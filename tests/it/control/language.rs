@@ -324,9 +324,9 @@ fn detail() -> Option<Detail> {
 fn status_has_the_shape_that_is_described() {
     let mut status = example();
     status.listeners.truncate(1);
-    status.listeners[0].detail = detail();
+    status.listeners[0].detail = detail().map(Box::new);
     status.workers.retain(|worker| worker.name == "mail");
-    status.workers[0].detail = detail();
+    status.workers[0].detail = detail().map(Box::new);
     status.workers[0].setback = Some("x".to_owned());
     status.workers[0].scaling = Some(Scaling::default());
     status.workers[0].unused_since = Some("2026-01-31T12:00:00Z".to_owned());
