@@ -31,6 +31,7 @@ const UNIX_DIAG_PEER: u16 = 2;
 const UNIX_DIAG_ICONS: u16 = 3;
 const UNIX_DIAG_RQLEN: u16 = 4;
 /// From linux/inet_diag.h.
+const INET_DIAG_SKMEMINFO: u8 = 7;
 const INET_DIAG_SHUTDOWN: u16 = 8;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 /// Comes with what INET_DIAG_INFO asks for.
@@ -70,6 +71,17 @@ pub(super) struct UnixQueue {
     pub(super) depth: u32,
     /// The limit: the backlog of listen(2).
     pub(super) limit: u32,
+}
+
+/// A TCP listener's accept queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TcpQueue {
+    /// The number of clients that wait.
+    pub(super) depth: u32,
+    /// The limit: the backlog of listen(2).
+    pub(super) limit: u32,
+    /// The number of packets of clients that were dropped.
+    pub(super) drops: u32,
 }
 
 /// A unix socket that has a name.
@@ -357,6 +369,31 @@ impl Diag {
         Ok(found)
     }
 
+    /// Asks for the queues of all TCP listeners of this network namespace, of one family. The answer is read with
+    /// [`Diag::more_tcp_queues`].
+    pub(super) fn ask_for_tcp_queues(&self, any: IpAddr) -> io::Result<()> {
+        let mut request = inet_request(libc::IPPROTO_TCP, LISTENING, SocketAddr::new(any, 0));
+        request[EXTENSIONS] = 1 << (INET_DIAG_SKMEMINFO - 1);
+        self.socket.send(&request).map(drop)
+    }
+
+    /// Reads a part of that answer, which are some 200 queues: each with its socket's cookie. Whether the answer
+    /// has ended.
+    pub(super) fn more_tcp_queues(&self, mut found: impl FnMut(u64, TcpQueue)) -> io::Result<bool> {
+        self.read_part(true, &mut vec![0; BUFFER], &mut |message| {
+            let cookie = u64::from(u32_at(message, 44)?) | u64::from(u32_at(message, 48)?) << 32;
+            let memory = attribute(message.get(INET_MESSAGE..)?, INET_DIAG_SKMEMINFO.into())?;
+            let queue = TcpQueue {
+                depth: u32_at(message, 56)?,
+                limit: u32_at(message, 60)?,
+                // SK_MEMINFO_DROPS of linux/sock_diag.h.
+                drops: u32_at(memory, 8 * 4)?,
+            };
+            found(cookie, queue);
+            Some(false)
+        })
+    }
+
     /// Sends the request, and shows what comes until it is answered. An answer that `read` cannot
     /// make sense of is an error.
     fn ask(&self, request: &[u8], mut read: impl FnMut(&[u8]) -> Option<()>) -> io::Result<()> {
@@ -373,27 +410,40 @@ impl Diag {
         let is_dump = request.get(6..8) != Some(&(libc::NLM_F_REQUEST as u16).to_ne_bytes()[..]);
         let mut buffer = vec![0; BUFFER];
         for _ in 0..MAX_READS {
-            let length = nix::unistd::read(&self.socket, &mut buffer)?;
-            let mut rest = buffer.get(..length).unwrap_or_default();
-            while let Some(length) = u32_at(rest, 0) {
-                let length = length as usize;
-                let message = rest.get(HEADER..length).ok_or(io::ErrorKind::InvalidData)?;
-                match i32::from(u16_at(rest, 4).unwrap_or_default()) {
-                    libc::NLMSG_DONE => return Ok(()),
-                    libc::NLMSG_ERROR => {
-                        let errno = u32_at(message, 0).unwrap_or_default() as i32;
-                        return Err(io::Error::from_raw_os_error(errno.saturating_neg()));
-                    }
-                    _ if read(message).ok_or(io::ErrorKind::InvalidData)? => return Ok(()),
-                    _ => {}
-                }
-                if !is_dump {
-                    return Ok(());
-                }
-                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            if self.read_part(is_dump, &mut buffer, &mut read)? {
+                return Ok(());
             }
         }
         Err(io::ErrorKind::InvalidData.into())
+    }
+
+    /// Shows what one read(2) brings. Whether the answer has ended, or `read` has seen enough.
+    fn read_part(
+        &self,
+        is_dump: bool,
+        buffer: &mut [u8],
+        read: &mut impl FnMut(&[u8]) -> Option<bool>,
+    ) -> io::Result<bool> {
+        let length = nix::unistd::read(&self.socket, buffer)?;
+        let mut rest = buffer.get(..length).unwrap_or_default();
+        while let Some(length) = u32_at(rest, 0) {
+            let length = length as usize;
+            let message = rest.get(HEADER..length).ok_or(io::ErrorKind::InvalidData)?;
+            match i32::from(u16_at(rest, 4).unwrap_or_default()) {
+                libc::NLMSG_DONE => return Ok(true),
+                libc::NLMSG_ERROR => {
+                    let errno = u32_at(message, 0).unwrap_or_default() as i32;
+                    return Err(io::Error::from_raw_os_error(errno.saturating_neg()));
+                }
+                _ if read(message).ok_or(io::ErrorKind::InvalidData)? => return Ok(true),
+                _ => {}
+            }
+            if !is_dump {
+                return Ok(true);
+            }
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(false)
     }
 }
 

@@ -68,8 +68,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Names beyond these are not compared with one that is not known: that takes its time.
 const NAMES_COMPARED: usize = 1_000;
 
-/// So long clients are served in one turn of the loop; then it is the workers' turn again.
-const SLICE: Duration = Duration::from_millis(2);
+/// So long clients are served in one turn of the loop; then it is the workers' turn again, and that of clients
+/// who have asked since.
+const SLICE: Duration = Duration::from_micros(500);
 
 /// Whether clients are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

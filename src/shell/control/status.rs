@@ -1,7 +1,7 @@
 //! What `Status` answers, put together piece by piece: with thousands of listeners it takes longer
 //! than the loop can wait.
 
-use super::status_reply::{StatusReply, WorkerPiece};
+use super::status_reply::{Runs, StatusReply, WorkerPiece};
 use crate::config::{Endpoint, Order, Output, SocketKind};
 use crate::control::{
     BEFORE_PARAMETERS, Connections, Daemon, Detail, Instance, Life, Listener, ListenerState, Queue,
@@ -46,9 +46,14 @@ impl Shell {
         let before = self.definitions.before(&self.sockets).into_iter();
         let before = before.map(|one| one.listener.to_owned()).filter(is_meant);
         let before: Vec<String> = before.collect();
+        let planned = listeners
+            .iter()
+            .filter_map(|id| self.plan.listeners.get(id));
+        let addresses = planned.flat_map(|one| one.sockets.iter().map(|socket| &socket.endpoint));
         if before.is_empty() && name.is_some() && listeners.is_empty() && meant.is_empty() {
             return false;
         }
+        let queues = DepthReader::of(addresses);
         self.control.status_replies.push_back(StatusReply {
             client,
             name,
@@ -57,7 +62,7 @@ impl Shell {
             before: before.into_iter(),
             workers: meant.into_iter(),
             worker: None,
-            queues: DepthReader::new(),
+            queues,
             running: HashMap::new(),
             is_at_workers: false,
         });
@@ -99,6 +104,11 @@ impl Shell {
         let mut pieces = 0;
         while pieces < PIECES {
             pieces += 1;
+            if reply.queues.read_ahead() {
+                // One read takes as long as a few listeners do.
+                pieces = PIECES;
+                continue;
+            }
             if !reply.is_at_workers {
                 match reply.listeners.next() {
                     Some(id) => {
@@ -152,17 +162,22 @@ impl Shell {
         let plan = self.plan.listeners.get(&id)?;
         let now = clock::now();
         let takers = self.core.takers(id);
-        let runs = |worker: &WorkerId| {
+        let mut runs = |worker: &WorkerId| {
             *reply.running.entry(*worker).or_insert_with(|| {
                 let mut instances = self.core.instances_of(*worker);
-                instances.any(|instance| {
-                    let state = self.core.state(instance);
-                    matches!(state, Some(State::Running { .. }))
-                })
+                let latest = self.definitions.latest(*worker);
+                Runs {
+                    at_all: instances.any(|instance| {
+                        let state = self.core.state(instance);
+                        matches!(state, Some(State::Running { .. }))
+                    }),
+                    by_the_plan: self.processes.has_any(*worker, latest),
+                }
             })
         };
-        let is_running = takers.iter().any(runs);
-        let is_unserved = is_running && self.is_unserved(id);
+        let is_running = takers.iter().any(|taker| runs(taker).at_all);
+        let is_served = takers.iter().any(|taker| runs(taker).by_the_plan);
+        let is_unserved = is_running && !is_served && self.is_unserved(id);
         let served = match is_running {
             true => Takers::Run,
             false if self.is_abandoned(id) => Takers::Ended,
@@ -414,7 +429,6 @@ fn socket(endpoint: &Endpoint, depth: Option<Depth>) -> Socket {
     }
 }
 
-/// When an instance counts as ready, as the configuration has it.
 /// How a process ended, in words.
 pub(super) fn ended(end: &LastEnd) -> String {
     match end {

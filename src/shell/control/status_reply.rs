@@ -25,10 +25,19 @@ pub(super) struct StatusReply {
     /// The worker that is under way: there may be thousands of instances.
     pub(super) worker: Option<WorkerPiece>,
     pub(super) queues: DepthReader,
-    /// Whether a worker has a running instance, as far as that was asked.
-    pub(super) running: HashMap<WorkerId, bool>,
+    /// How workers run, as far as that was asked.
+    pub(super) running: HashMap<WorkerId, Runs>,
     /// Whether the listeners are done.
     pub(super) is_at_workers: bool,
+}
+
+/// How a worker runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Runs {
+    /// Whether it has a running instance.
+    pub(super) at_all: bool,
+    /// Whether it has a process by its present definition.
+    pub(super) by_the_plan: bool,
 }
 
 /// A worker while its instances are looked at.

@@ -9,6 +9,7 @@ use crate::harness::{
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -145,6 +146,52 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [deaf] } }
     let listener = look();
     assert_eq!(listener["sockets"][0]["queue"], queue(3));
     assert_eq!(listener["state"], "full");
+    daemon.stop();
+}
+
+// Of many the kernel tells in one answer (`DepthReader::read_ahead`).
+#[test]
+fn the_queues_of_many_listeners_are_as_well_known() {
+    let world = World::new();
+    let many: String = (0..250)
+        .map(|number| format!("  l{number}: {{ address: '127.0.0.1:0', backlog: 2 }}\n"))
+        .collect();
+    let daemon = varlink::run(
+        &world,
+        &format!(
+            "
+listeners:
+{many}
+  local: unix:$DIR/local.sock
+workers: {{ app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [l7, l200, local] }} }}
+"
+        ),
+    );
+    let _puppet = world.puppet();
+    daemon.line(&["app.0", "started"]);
+    let mut client = Varlink::connect(&world);
+    let mut all = || client.ask("Status", json!({}))["listeners"].take();
+    let before = all();
+    let connect = |number: usize| {
+        let address = before[number]["sockets"][0]["address"].as_str();
+        TcpStream::connect(address.expect("an address")).expect("connect")
+    };
+    let _three = [connect(200), connect(200), connect(200)];
+    let _one = connect(7);
+    let after = all();
+    let mut client = Varlink::connect(&world);
+    for (number, depth) in [(7, 1), (8, 0), (200, 3)] {
+        let listener = &after[number];
+        let queue = &listener["sockets"][0]["queue"];
+        assert_eq!(
+            (&queue["depth"], &queue["limit"]),
+            (&json!(depth), &json!(2))
+        );
+        let is_full = listener["state"] == "full";
+        assert_eq!(is_full, depth == 3, "{listener}");
+        let alone = client.ask("Status", json!({ "name": listener["name"] }));
+        assert_eq!(&alone["listeners"][0]["sockets"][0]["queue"], queue);
+    }
     daemon.stop();
 }
 
