@@ -111,14 +111,14 @@ fn a_worker_that_took_somebody_is_as_well_as_ever() {
 }
 
 /// A core with a worker of connections, whose processes are given what a test says.
-struct Connections {
+struct Acceptor {
     core: Core,
     now: Mono,
     effects: Vec<Effect>,
 }
 
-impl Connections {
-    fn new(limits: ConnectionLimits) -> Connections {
+impl Acceptor {
+    fn new(limits: ConnectionLimits) -> Acceptor {
         let activation = Activation::PerConnection(limits);
         let web = ListenerLife {
             presence: Presence::Required,
@@ -129,7 +129,7 @@ impl Connections {
             life.instances = 0;
         });
         let core = Core::new(vec![life], WhenDone::Hold).with_listeners(vec![web]);
-        let mut this = Connections {
+        let mut this = Acceptor {
             core,
             now: Mono(0),
             effects: Vec::new(),
@@ -181,7 +181,7 @@ impl Connections {
 
 #[test]
 fn after_a_launch_that_failed_one_is_tried_at_a_time() {
-    let mut all = Connections::new(ConnectionLimits::NONE);
+    let mut all = Acceptor::new(ConnectionLimits::NONE);
     let first = all.comes().expect("it is taken");
     assert!(all.comes().is_some(), "while another one starts");
     let failure = failure(Stage::Fork);
@@ -247,15 +247,15 @@ fn one_more_is_added_above_the_limit_and_removed_at_half_of_it() {
     assert_eq!(scaled(&followed(5, 100)), [(2, 1, 5)]);
 }
 
-fn told(all: &Connections, what: impl Fn(&Event) -> bool) -> bool {
+fn told(all: &Acceptor, what: impl Fn(&Event) -> bool) -> bool {
     let is_it = |effect: &Effect| matches!(effect, Effect::Emit(event) if what(event));
     all.effects.iter().any(is_it)
 }
 
 #[test]
 fn connections_whose_processes_fail_make_their_worker_ill_until_one_goes_well() {
-    let mut all = Connections::new(ConnectionLimits::NONE);
-    let failing = |all: &Connections| {
+    let mut all = Acceptor::new(ConnectionLimits::NONE);
+    let failing = |all: &Acceptor| {
         told(all, |event| {
             matches!(
                 event,
@@ -263,7 +263,7 @@ fn connections_whose_processes_fail_make_their_worker_ill_until_one_goes_well() 
             )
         })
     };
-    let serves = |all: &mut Connections, code| {
+    let serves = |all: &mut Acceptor, code| {
         let process = all.comes().expect("it is taken");
         all.give(Input::Spawned { process });
         all.give(Input::ExecSucceeded { process });
@@ -298,7 +298,7 @@ fn connections_whose_processes_fail_make_their_worker_ill_until_one_goes_well() 
 
 #[test]
 fn a_connection_that_cannot_be_launched_makes_its_worker_ill() {
-    let mut all = Connections::new(ConnectionLimits::NONE);
+    let mut all = Acceptor::new(ConnectionLimits::NONE);
     let process = all.comes().expect("it is taken");
     assert!(!all.core.connections(APP).is_failing);
     let failure = failure(Stage::Fork);
@@ -309,14 +309,14 @@ fn a_connection_that_cannot_be_launched_makes_its_worker_ill() {
 
 #[test]
 fn a_connection_has_its_time_and_no_more() {
-    let mut all = Connections::new(ConnectionLimits {
+    let mut all = Acceptor::new(ConnectionLimits {
         timeout: Some(seconds(5)),
         ..ConnectionLimits::NONE
     });
     let process = all.comes().expect("it is taken");
     all.give(Input::Spawned { process });
     all.give(Input::ExecSucceeded { process });
-    let timed_out = |all: &Connections| {
+    let timed_out = |all: &Acceptor| {
         told(all, |event| {
             let is_it =
                 |event: &ProcessEvent| matches!(event, ProcessEvent::ConnectionTimedOut { .. });
@@ -394,7 +394,7 @@ fn what_listend_is_short_of_is_no_crash_of_what_clients_start() {
 
 #[test]
 fn what_there_is_no_room_for_is_refused_and_counted() {
-    let mut all = Connections::new(ConnectionLimits {
+    let mut all = Acceptor::new(ConnectionLimits {
         max: Some(1),
         overflow: Overflow::Close,
         ..ConnectionLimits::NONE
@@ -408,7 +408,7 @@ fn what_there_is_no_room_for_is_refused_and_counted() {
 
 #[test]
 fn it_is_told_when_there_is_no_room_for_more() {
-    let mut all = Connections::new(ConnectionLimits {
+    let mut all = Acceptor::new(ConnectionLimits {
         max: Some(2),
         overflow: Overflow::Wait,
         ..ConnectionLimits::NONE
@@ -424,9 +424,9 @@ fn it_is_told_when_there_is_no_room_for_more() {
 
 #[test]
 fn connections_that_cannot_be_launched_together_are_tried_together() {
-    let mut all = Connections::new(ConnectionLimits::NONE);
+    let mut all = Acceptor::new(ConnectionLimits::NONE);
     let failure = failure(Stage::Fork);
-    let until = |all: &Connections, index| {
+    let until = |all: &Acceptor, index| {
         let instance = app(index, 1);
         match all.core.state(instance) {
             Some(State::Backoff { until }) => until,
@@ -444,7 +444,7 @@ fn connections_that_cannot_be_launched_together_are_tried_together() {
 
 #[test]
 fn a_client_that_cannot_be_accepted_puts_off_nothing_when_all_is_stopped() {
-    let mut all = Connections::new(ConnectionLimits::NONE);
+    let mut all = Acceptor::new(ConnectionLimits::NONE);
     all.give(Input::ClientWaits {
         listener: WEB,
         socket: AT,
@@ -466,7 +466,7 @@ fn a_client_that_cannot_be_accepted_puts_off_nothing_when_all_is_stopped() {
 
 #[test]
 fn a_connection_that_gives_no_sign_of_life_has_not_timed_out() {
-    let mut all = Connections::new(ConnectionLimits {
+    let mut all = Acceptor::new(ConnectionLimits {
         timeout: Some(seconds(60)),
         ..ConnectionLimits::NONE
     });
