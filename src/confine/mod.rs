@@ -46,7 +46,7 @@ pub fn carry_out(order: &Order) -> LaunchFailure {
 
 fn steps(order: &Order) -> Outcome<Infallible> {
     let sandbox = &order.sandbox;
-    let rules = paths::rules(sandbox, &order.implied());
+    let mut rules = paths::rules(sandbox, &order.implied());
     // As a path: the folder itself would stay what it was before the mounts.
     let here = std::env::current_dir().ok();
     let before = umask(Mode::from_bits_truncate(0o022));
@@ -55,7 +55,7 @@ fn steps(order: &Order) -> Outcome<Infallible> {
         lines: Vec::new(),
     };
     group::enter(order, &mut notes)?;
-    let mut spaces = spaces::enter(order, &rules)?;
+    let mut spaces = spaces::enter(order, &mut rules)?;
     if spaces.mounts {
         mounts::carry_out(&rules, &spaces, &mut notes)?;
     }

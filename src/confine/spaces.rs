@@ -4,14 +4,16 @@ use super::order::Order;
 use super::outcome::{Outcome, failure};
 use super::user::switch_user;
 use crate::sandbox::Flag;
-use crate::sandbox::paths::Rule;
+use crate::sandbox::paths::{self, Rule};
 use crate::stage::Stage;
+use crate::walk;
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 use std::fs;
+use std::os::fd::AsRawFd;
 
 /// The namespaces that the process has got.
 #[derive(Debug, Default)]
@@ -28,7 +30,7 @@ pub(super) struct Spaces {
 }
 
 /// Makes the namespaces that the sandbox needs, with the rights of listend, or else in a user namespace.
-pub(super) fn enter(order: &Order, rules: &[Rule]) -> Outcome<Spaces> {
+pub(super) fn enter(order: &Order, rules: &mut [Rule]) -> Outcome<Spaces> {
     let sandbox = &order.sandbox;
     let wanted = [
         (!rules.is_empty(), CloneFlags::CLONE_NEWNS),
@@ -61,6 +63,7 @@ pub(super) fn enter(order: &Order, rules: &[Rule]) -> Outcome<Spaces> {
     };
     switch_user(order)?;
     spaces.has_switched = true;
+    follow_links(rules);
     match own_user(flags) {
         Ok(()) => {
             spaces.is_own_user = true;
@@ -72,6 +75,19 @@ pub(super) fn enter(order: &Order, rules: &[Rule]) -> Outcome<Spaces> {
     }
     spaces.refused = Some(why);
     Ok(spaces)
+}
+
+/// Has rules name their places without links, as far as these may be followed. In a user namespace of its own nobody can
+/// tell: the files of root are those of the same nobody there as the files of others.
+fn follow_links(rules: &mut [Rule]) {
+    for rule in &mut *rules {
+        let found = walk::handle_on(&rule.path).map(|(place, _)| place);
+        let path = found.map(|place| fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd())));
+        if let Ok(Ok(path)) = path {
+            rule.path = path;
+        }
+    }
+    paths::outer_first(rules);
 }
 
 /// A user namespace, in which this process has its own user and group and no others.

@@ -99,8 +99,13 @@ pub fn rules(sandbox: &Sandbox, implied: &Implied) -> Vec<Rule> {
             names.for_each(|one| all.name("sandbox", view, &one));
         }
     }
-    all.0.sort_by_key(|rule| rule.path.components().count());
+    outer_first(&mut all.0);
     all.0
+}
+
+/// Puts what is in a place behind that.
+pub fn outer_first(rules: &mut [Rule]) {
+    rules.sort_by_key(|rule| rule.path.components().count());
 }
 
 #[derive(Default)]

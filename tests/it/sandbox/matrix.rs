@@ -28,6 +28,9 @@ const PRESETS: [&str; 4] = ["none", "basic", "strict", "sealed"];
 /// Another worker, of the same user.
 struct Victim(Child);
 
+/// Not [`NOBODY`]: in a user namespace the files of all others seem to be that one's.
+const USER: u32 = 60_001;
+
 impl Victim {
     fn start(probe: &Path, who: Who) -> Victim {
         let mut command = Command::new(probe);
@@ -35,9 +38,11 @@ impl Victim {
             .arg("victim")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        if who != Who::Root {
-            command.uid(NOBODY).gid(NOBODY);
-        }
+        match who {
+            Who::Root => &mut command,
+            Who::UserOfRoot => command.uid(NOBODY).gid(NOBODY),
+            Who::User => command.uid(USER).gid(USER),
+        };
         let mut child = command.spawn().expect("start a victim");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("a pipe");
@@ -100,12 +105,8 @@ workers:
     let daemon = world.run_with(&yaml, |start| {
         start.words_behind(["--control", control.to_str().expect("UTF-8")]);
         if who == Who::User {
-            start.through([
-                "setpriv",
-                "--reuid=65534",
-                "--regid=65534",
-                "--clear-groups",
-            ]);
+            let ids = [format!("--reuid={USER}"), format!("--regid={USER}")];
+            start.through(["setpriv", &ids[0], &ids[1], "--clear-groups"]);
         }
     });
     let read = || fs::read_to_string(world.path("run/out")).unwrap_or_default();
