@@ -38,6 +38,17 @@ fn texts(value: &Json) -> Vec<String> {
     }
 }
 
+const UNKNOWN: &str = "the file's own variables are not known";
+
+/// Whether it refers to variables. A dollar sign is written twice.
+fn has_variables(text: &str) -> bool {
+    text.replace("$$", "").contains('$')
+}
+
+fn plain(text: &str) -> String {
+    text.replace("$$", "$")
+}
+
 /// A command: a list, or text that is split as a shell would.
 fn command(value: &Json) -> Vec<String> {
     match value {
@@ -75,10 +86,13 @@ fn add(name: &str, service: &Json, document: &mut Document) {
         worker.remark("The command is in the image: write the program of this machine.");
         line.push(format!("/path/to/{name}"));
     }
+    for word in line.iter().filter(|word| has_variables(word)) {
+        worker.note(word, UNKNOWN);
+    }
     worker.set(
         "command",
         line.iter()
-            .map(|word| literal(word))
+            .map(|word| literal(&plain(word)))
             .collect::<Vec<String>>(),
     );
     if !listeners.is_empty() {
@@ -131,24 +145,24 @@ fn setting(key: &str, value: &Json, worker: &mut Entry) {
         "ports" | "command" | "entrypoint" => {}
         "environment" => {
             let pairs: Vec<(String, String)> = match value {
+                // Without a value it is the one that listend has.
                 Json::Object(map) => map
                     .iter()
+                    .filter(|(_, value)| !value.is_null())
                     .map(|(name, value)| (name.clone(), text(value)))
                     .collect(),
                 other => texts(other)
                     .iter()
-                    .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                    .filter_map(|pair| pair.split_once('='))
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
                     .collect(),
             };
             for (name, value) in pairs {
-                if value.contains("${") {
-                    worker.note(
-                        &format!("{name}={value}"),
-                        "the file's own variables are not known",
-                    );
+                if has_variables(&value) {
+                    worker.note(&format!("{name}={value}"), UNKNOWN);
                 }
-                worker.add("environment", Value::Map(vec![(name, literal(&value))]));
+                let value = literal(&plain(&value));
+                worker.add("environment", Value::Map(vec![(name, value)]));
             }
         }
         "env_file" => worker.set("environment_file", texts(value)),

@@ -5,6 +5,10 @@ use super::document::{Document, Entry, forwarded, literal};
 /// The first `PORT`, and how far apart those of two process types are (foreman).
 const FIRST_PORT: usize = 5000;
 const STEP: usize = 100;
+/// What no program does, and begins a line of more than one command.
+const BUILTIN: [&str; 10] = [
+    ".", "case", "cd", "eval", "exec", "export", "for", "if", "until", "while",
+];
 
 pub(super) fn import(text: &str) -> Document {
     let mut document = Document::default();
@@ -18,8 +22,7 @@ pub(super) fn import(text: &str) -> Document {
             continue;
         };
         let mut worker = Entry::new(name.trim());
-        // Its variables are the shell's.
-        let script = format!("exec {}", command.trim());
+        let script = script(command.trim(), &mut worker);
         worker.set(
             "command",
             ["/bin/sh", "-c", &literal(&script)]
@@ -36,4 +39,23 @@ pub(super) fn import(text: &str) -> Document {
         document.workers.push(worker);
     }
     document
+}
+
+/// What the shell executes: variables are its own. It gives its place to the command, if that is a single one.
+fn script(command: &str, worker: &mut Entry) -> String {
+    let first = command.split_whitespace().next().unwrap_or_default();
+    if command.contains(['|', '&', ';', '(', '`']) || BUILTIN.contains(&first) {
+        worker.remark("The shell stays: its children are told to stop as well.");
+        worker.set("kill_mode", "group");
+        return command.to_owned();
+    }
+    // exec(1p) takes no variables in front of the command.
+    let assigns = first.split_once('=').is_some_and(|(name, _)| {
+        let mut letters = name.chars();
+        letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+    });
+    match assigns {
+        true => format!("exec env {command}"),
+        false => format!("exec {command}"),
+    }
 }

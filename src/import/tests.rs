@@ -353,12 +353,30 @@ fn the_small_ones() {
         ],
     );
     assert!(yaml.contains("rake {{jobs}}"), "{yaml}");
+    // exec(1p) has neither variables in front nor what the shell does itself.
+    let script = |line: &str| made(Format::Procfile, &[("Procfile", &format!("a: {line}\n"))]);
+    let assigns = script("A=b rake $A");
+    has(
+        &assigns,
+        &[r#"command: [/bin/sh, -c, "exec env A=b rake $A"]"#],
+    );
+    for line in ["cd app && ./run", "cd app", "./one | ./two"] {
+        has(
+            &script(line),
+            &[
+                &format!(r#"command: [/bin/sh, -c, "{line}"]"#),
+                "kill_mode: group",
+            ],
+        );
+    }
     let yaml = made(
         Format::Compose,
         &[(
             "compose.yaml",
             "services:\n  web:\n    image: nginx\n    ports: ['8080:80', '127.0.0.1:53:53/udp', '9']\n\
-             \x20   environment: [A=b, 'C=${D}']\n    restart: unless-stopped\n    user: '33:33'\n    depends_on: [db]\n\
+             \x20   environment: [A=b, 'C=${D}', E=x$$y, F]\n\
+             \x20   command: [a, $$B, $G]\n\
+             \x20   restart: unless-stopped\n    user: '33:33'\n    depends_on: [db]\n\
              \x20   deploy: {replicas: 3}\nvolumes: {x: }\n",
         )],
     );
@@ -369,6 +387,9 @@ fn the_small_ones() {
             "restart: always",
             "group: 33",
             "address: udp://127.0.0.1:53",
+            r#"command: [a, "$B", "$G"]"#,
+            "# not translated: $G: the file's own variables are not known",
+            r#"environment: { A: b, C: "${{D}}", E: "x$y" }"#,
         ],
     );
     assert!(yaml.contains("not translated: ports: 9"), "{yaml}");
