@@ -70,6 +70,13 @@ pub(super) fn hook(
     })
 }
 
+impl Hook {
+    /// Whether it has the timeout of one that says nothing about it.
+    pub fn has_default_timeout(&self) -> bool {
+        self.timeout == default_timeout("timeout")
+    }
+}
+
 fn default_timeout(key: &str) -> Duration {
     default(keys::HOOK, "timeout", |_, text| timeout(key, text))
 }

@@ -5,7 +5,8 @@ use super::sandbox::sandbox;
 use super::unit::{SERVICE, Unit, plain, quoted, span, yes};
 use crate::config::{
     Activation, Distribute, Endpoint, Hook, KillMode, Listener, NotifyAccess, OnFailure, Output,
-    Piece, Ready, Reload, RestartPolicy, SocketRef, Success, Template, Worker, signal_name,
+    Piece, Ready, Reload, Resolve, RestartPolicy, SocketRef, Success, Template, Worker,
+    signal_name,
 };
 use crate::launch_spec::{LaunchSpec, Limit};
 use std::net::SocketAddr;
@@ -142,6 +143,7 @@ fn hooks(unit: &mut Unit, worker: &Worker, texts: &Texts<'_>) {
             let words: Vec<&Template> = hook.command.iter().collect();
             let line = texts.line(unit, name, None, &words);
             unit.set(SERVICE, key, line);
+            timeout(unit, name, hook);
         }
     }
     match &worker.reload {
@@ -155,7 +157,17 @@ fn hooks(unit: &mut Unit, worker: &Worker, texts: &Texts<'_>) {
             let words: Vec<&Template> = hook.command.iter().collect();
             let line = texts.line(unit, "reload_command", None, &words);
             unit.set(SERVICE, "ExecReload", line);
+            timeout(unit, "reload_command", hook);
         }
+    }
+}
+
+fn timeout(unit: &mut Unit, name: &str, hook: &Hook) {
+    if !hook.has_default_timeout() {
+        unit.lacks(
+            &format!("timeout of {name}"),
+            "TimeoutStartSec= and TimeoutStopSec= are for all commands together",
+        );
     }
 }
 
@@ -356,6 +368,16 @@ fn what_is_left(unit: &mut Unit, worker: &Worker) {
             !accepts(worker) && !worker.listeners.is_empty(),
             "rollout".to_owned(),
             "`systemctl restart` stops the process before it starts another; clients wait meanwhile",
+        ),
+        (
+            !worker.listen_pid,
+            "listen_pid: false".to_owned(),
+            "systemd always sets LISTEN_PID",
+        ),
+        (
+            worker.resolve == Resolve::AtReload,
+            "resolve: at-reload".to_owned(),
+            "links are followed at each start",
         ),
         (
             worker.connections.timeout.is_some(),

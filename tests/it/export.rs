@@ -234,7 +234,9 @@ workers:
     handoff: nginx
     ready: accepting
     sandbox: { preset: sealed, protect_home: true, read_write_paths: [/home/app] }
-  other: { command: [/usr/bin/other], listeners: [web], nonblocking: true }
+    before_start: { command: [/bin/true], timeout: 9s }
+    resolve: at-reload
+  other: { listen_pid: false, command: [/usr/bin/other], listeners: [web], nonblocking: true }
 metrics: 127.0.0.1:9464
 ";
     let all: String = systemd(&config(yaml)).iter().map(Unit::text).collect();
@@ -248,6 +250,9 @@ metrics: 127.0.0.1:9464
         "# not translated: {instance} in command: ",
         "# not translated: web, metrics: ",
         "# not translated: protect_processes: ",
+        "# not translated: timeout of before_start: ",
+        "# not translated: resolve: at-reload: ",
+        "# not translated: listen_pid: false: ",
         "# not translated: read_write_paths: /home/app in a hidden directory: ",
         "\nPrivateNetwork=yes\n",
         "\nRestrictAddressFamilies=AF_UNIX\n",
