@@ -391,7 +391,7 @@ impl Core {
         self.ctx.outbox.push(Effect::Exit { code });
     }
 
-    /// Whether no instance will run again, of none that run.
+    /// Whether no instance will run again, given that none runs.
     fn is_done(&self) -> bool {
         let is_over = |run: &Run| {
             matches!(

@@ -109,11 +109,11 @@ pub struct DepthReader {
     unix: Option<HashMap<u32, UnixQueue>>,
     /// The queues of TCP listeners that were read ahead, by the cookies of their sockets.
     tcp: foldhash::HashMap<u64, TcpQueue>,
-    ahead: Option<Ahead>,
+    ahead: Option<ReadAhead>,
 }
 
 /// What is being read ahead.
-struct Ahead {
+struct ReadAhead {
     diag: Diag,
     /// So many reads more are worth it.
     reads: usize,
@@ -152,7 +152,7 @@ impl DepthReader {
         let mut many = families.into_iter().filter(|(_, count)| *count >= A_READ);
         let first = many.next();
         DepthReader {
-            ahead: first.and_then(|first| Ahead::of(first, many.next()).ok()),
+            ahead: first.and_then(|first| ReadAhead::of(first, many.next()).ok()),
             ..DepthReader::default()
         }
     }
@@ -167,7 +167,7 @@ impl DepthReader {
             let has_ended = ahead.diag.more_tcp_queues(noted).ok()?;
             ahead.reads = ahead.reads.checked_sub(1)?;
             match has_ended {
-                true => Ahead::of(ahead.then?, None).ok(),
+                true => ReadAhead::of(ahead.then?, None).ok(),
                 false => Some(ahead),
             }
         });
@@ -204,11 +204,14 @@ impl DepthReader {
     }
 }
 
-impl Ahead {
-    fn of((family, count): (IpAddr, usize), then: Option<(IpAddr, usize)>) -> io::Result<Ahead> {
+impl ReadAhead {
+    fn of(
+        (family, count): (IpAddr, usize),
+        then: Option<(IpAddr, usize)>,
+    ) -> io::Result<ReadAhead> {
         let diag = Diag::new()?;
         diag.ask_for_tcp_queues(family)?;
-        Ok(Ahead {
+        Ok(ReadAhead {
             diag,
             // Others may have many more listeners here.
             reads: 2 * count / A_READ + 2,
