@@ -109,7 +109,10 @@ impl Outflow {
             match self.write(portion(rest)) {
                 Ok(count) => self.written += count,
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Flushed::Stuck,
+                Err(Errno::EAGAIN) => {
+                    self.forget_written();
+                    return Flushed::Stuck;
+                }
                 Err(errno) => {
                     flushed = Flushed::Failed(errno);
                     break;
@@ -123,6 +126,15 @@ impl Outflow {
         }
         self.pending.clear();
         flushed
+    }
+
+    /// Frees what has been written once it is more than the rest: a reader that never catches up would have all of
+    /// it kept.
+    fn forget_written(&mut self) {
+        if self.written > self.left() {
+            self.pending.drain(..self.written);
+            self.written = 0;
+        }
     }
 
     /// Writes the rest, and waits a little for a reader that is slow. What is left then is lost.
@@ -180,4 +192,33 @@ fn portion(bytes: &[u8]) -> &[u8] {
     let end = first.iter().rposition(newline);
     let end = end.or_else(|| bytes.iter().position(newline));
     end.and_then(|end| bytes.get(..=end)).unwrap_or(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn a_reader_that_never_catches_up_has_nothing_kept_but_the_rest() {
+        const LINE: &[u8] = &[b'x'; 99];
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut out = Outflow::new(writer);
+        let (mut given, mut taken) = (Vec::new(), Vec::new());
+        let mut some = [0; 4000];
+        for _ in 0..1000 {
+            while out.left() < 16 << 10 {
+                let line = [LINE, b"\n"].concat();
+                out.pending().extend_from_slice(&line);
+                given.extend_from_slice(&line);
+            }
+            assert!(out.pending().len() <= 2 * (17 << 10));
+            if out.flush() == Flushed::Stuck {
+                let count = reader.read(&mut some).unwrap();
+                taken.extend_from_slice(&some[..count]);
+            }
+        }
+        assert!(taken.len() > 1 << 20);
+        assert!(given.starts_with(&taken));
+    }
 }

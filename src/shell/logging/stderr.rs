@@ -15,8 +15,9 @@ use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{panic, process};
 
-/// With so many bytes unwritten, no record is taken any more.
-const FULL: usize = 64 << 10;
+/// With so many bytes unwritten, no record is taken any more: some thousands of lines, as come with that many
+/// instances.
+const FULL: usize = 256 << 10;
 
 /// No more bytes are held back: what is written to a pipe at once (PIPE_BUF, pipe(7)).
 const HELD: usize = 4096;

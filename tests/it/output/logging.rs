@@ -649,7 +649,7 @@ fn a_reader_that_is_slow_misses_nothing() {
 #[test]
 fn what_nobody_reads_is_counted() {
     let world = World::new();
-    let (daemon, _client, reader) = into_fifo(&world, 30);
+    let (daemon, _client, reader) = into_fifo(&world, 45);
     let reading = std::thread::spawn(move || all_of(reader));
     daemon.stop();
     let text = reading.join().expect("the reader");
