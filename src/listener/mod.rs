@@ -2,7 +2,7 @@
 //!
 //! Binds and listens, and accepts who is asked for: no worker is known here, nothing is logged. Every
 //! descriptor is CLOEXEC from birth, and every socket blocking. The umask changes for the length of one call,
-//! while the process has one thread, so that nobody else can create a file under it ([`ahead`] has two, and makes none).
+//! while the process has one thread, so that nobody else can create a file under it (`ahead` has two, and makes none).
 
 mod accept;
 mod accept_queue;
