@@ -286,17 +286,16 @@ fn look_at_own(
     }
 }
 
-/// What workers that run accept from has O_NONBLOCK, as all of these need it.
+/// What workers that run accept from has O_NONBLOCK, as all of these need it. Nobody accepts from a shard whose
+/// instance there is not.
 fn look_at_flags(
-    model: &Model,
     who: &Who,
     status: &Status,
     sockets: &HashMap<String, String>,
     bad: &mut Vec<String>,
 ) {
-    let runs = |worker: &&&str| !pids(status, worker).is_empty();
-    let running = APPS.iter().filter(runs);
-    let wanted: BTreeSet<String> = running.flat_map(|one| model.sockets_of(one)).collect();
+    let running = APPS.iter().flat_map(|worker| pids(status, worker));
+    let taken: BTreeSet<String> = running.flat_map(|(_, pid)| descriptors(pid)).collect();
     let entries = fs::read_dir(format!("/proc/{}/fd", who.daemon))
         .into_iter()
         .flatten();
@@ -312,7 +311,7 @@ fn look_at_flags(
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
         let flags = flags.and_then(|text| i32::from_str_radix(text.trim(), 8).ok());
         let blocks = flags.is_some_and(|flags| flags & nix::libc::O_NONBLOCK == 0);
-        if blocks && wanted.contains(text) {
+        if blocks && taken.contains(&*link) {
             bad.push(format!("{text} blocks"));
         }
     }
@@ -403,7 +402,7 @@ pub fn look(model: &Model, dir: &Path, who: &Who, status: &Status) -> Look {
             same.insert(instance, is);
         }
     }
-    look_at_flags(model, who, status, &sockets, &mut bad);
+    look_at_flags(who, status, &sockets, &mut bad);
     for folder in ["/run", "/dev/mqueue"] {
         let mut names = BTreeMap::new();
         list(Path::new(folder), &mut names);
