@@ -26,10 +26,7 @@ impl Shell {
     pub(super) fn begin_watching(&mut self, missing: &[BindError]) {
         self.watch.everything(&self.epoll, &self.sockets);
         // They may have been damaged while no listend was there.
-        for owner in [Owner::Control, Owner::Notify, Owner::Acks] {
-            self.watch_files_of(owner);
-            self.repair_own(owner);
-        }
+        self.begin_watching_own();
         for listener in self.plan.listeners.keys().copied().collect::<Vec<_>>() {
             self.look_at_paths_of(listener);
         }
@@ -245,10 +242,15 @@ impl Shell {
             self.watch.rest(now);
         }
         if self.watch.has_rested(now) {
-            for owner in [Owner::Control, Owner::Notify, Owner::Acks] {
-                self.watch_files_of(owner);
-                self.repair_own(owner);
-            }
+            self.begin_watching_own();
+        }
+    }
+
+    /// Watches the files of listend's own sockets, and repairs what happened to them before.
+    fn begin_watching_own(&mut self) {
+        for owner in [Owner::Control, Owner::Notify, Owner::Acks] {
+            self.watch_files_of(owner);
+            self.repair_own(owner);
         }
     }
 

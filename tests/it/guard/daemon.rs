@@ -5,7 +5,7 @@ use crate::harness::client;
 use crate::harness::reloading::{ask, begin, reload, rewrite};
 use crate::harness::varlink::Varlink;
 use crate::harness::{
-    Daemon, Start, World, children, context_switches, eventually, exists, free_port, kill,
+    Daemon, Puppet, Start, World, children, context_switches, eventually, exists, free_port, kill,
     listend_path, settled,
 };
 use nix::sys::signal::Signal;
@@ -148,10 +148,8 @@ fn a_daemon_that_is_killed_is_started_again() {
     guard.stop();
 }
 
-// Rule: a socket of listend's own that is made again replaces the one that is kept.
-#[test]
-fn a_control_socket_that_was_made_again_is_the_one_that_outlives_the_daemon() {
-    let world = World::new();
+/// One whose control and notify sockets are in a folder of their own, and its worker.
+fn with_own_folder(world: &World) -> (Daemon, Puppet) {
     let yaml = "
 listeners: { web: '127.0.0.1:0' }
 workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: notify } }
@@ -161,6 +159,20 @@ workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: not
     });
     let mut puppet = world.puppet();
     puppet.ask("notify READY=1");
+    (guard, puppet)
+}
+
+/// Whether the status at the control socket of that folder has these words.
+fn is_told(world: &World, words: &str) -> bool {
+    let told = Varlink::to(&world.path("own/control.sock")).ask("Status", json!({}));
+    told.to_string().contains(words)
+}
+
+// Rule: a socket of listend's own that is made again replaces the one that is kept.
+#[test]
+fn a_control_socket_that_was_made_again_is_the_one_that_outlives_the_daemon() {
+    let world = World::new();
+    let (guard, mut puppet) = with_own_folder(&world);
     let places = ["control.sock", "control.notify"].map(|name| world.path("own").join(name));
     let are_there_once = || {
         let all = fs::read_to_string("/proc/net/unix").expect("the table");
@@ -171,13 +183,9 @@ workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: not
     };
     for round in 1..=3 {
         let daemon = guard.guarded(round)[round - 1];
-        let is_told = |status: &str| {
-            let told = Varlink::to(&world.path("own/control.sock")).ask("Status", json!({}));
-            told.to_string().contains(status)
-        };
         let told = format!("round {round}");
         puppet.ask(&format!("notify STATUS={told}"));
-        eventually("it is told", || is_told(&told));
+        eventually("it is told", || is_told(&world, &told));
         kill(daemon, Signal::SIGSTOP);
         fs::remove_dir_all(world.path("own")).expect("remove the folder");
         kill(daemon, Signal::SIGCONT);
@@ -197,15 +205,7 @@ workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: not
 #[test]
 fn a_daemon_goes_on_whose_own_sockets_were_removed_while_it_was_dead() {
     let world = World::new();
-    let yaml = "
-listeners: { web: '127.0.0.1:0' }
-workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: notify } }
-";
-    let guard = world.run_with(yaml, |start| {
-        start.words_behind(["--guard", "--control", "$DIR/own/control.sock"]);
-    });
-    let mut puppet = world.puppet();
-    puppet.ask("notify READY=1");
+    let (guard, mut puppet) = with_own_folder(&world);
     guard.line(&["app.0", "ready after"]);
     let daemon = guard.guarded(1)[0];
     kill(daemon, Signal::SIGSTOP);
@@ -216,10 +216,7 @@ workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: not
     guard.line(&["control socket", "removed; restored"]);
     guard.line(&["notify socket", "removed; restored"]);
     puppet.ask("notify STATUS=heard");
-    eventually("it is told", || {
-        let told = Varlink::to(&world.path("own/control.sock")).ask("Status", json!({}));
-        told.to_string().contains("heard")
-    });
+    eventually("it is told", || is_told(&world, "heard"));
     drop(puppet);
     guard.stop();
 }
@@ -228,15 +225,7 @@ workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: not
 #[test]
 fn a_daemon_goes_on_with_own_sockets_that_the_guard_has_not_got_yet() {
     let world = World::new();
-    let yaml = "
-listeners: { web: '127.0.0.1:0' }
-workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: notify } }
-";
-    let guard = world.run_with(yaml, |start| {
-        start.words_behind(["--guard", "--control", "$DIR/own/control.sock"]);
-    });
-    let mut puppet = world.puppet();
-    puppet.ask("notify READY=1");
+    let (guard, mut puppet) = with_own_folder(&world);
     guard.line(&["app.0", "ready after"]);
     let daemon = guard.guarded(1)[0];
     let environment = fs::read(format!("/proc/{daemon}/environ")).expect("the environment");
@@ -252,16 +241,12 @@ workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: not
             break;
         }
     }
-    let is_told = |what: &str| {
-        let told = Varlink::to(&world.path("own/control.sock")).ask("Status", json!({}));
-        told.to_string().contains(what)
-    };
     kill(daemon, Signal::SIGSTOP);
     fs::remove_dir_all(world.path("own")).expect("remove the folder");
     kill(daemon, Signal::SIGCONT);
     guard.line(&["notify socket", "removed; restored"]);
     // Answered only after everything is written.
-    assert!(is_told("app.0"));
+    assert!(is_told(&world, "app.0"));
     kill(daemon, Signal::SIGKILL);
     guard.signal(Signal::SIGCONT);
     guard.guarded(2);
@@ -269,7 +254,7 @@ workers: { app: { command: [$PROBE, heir, $EVENTS], listeners: [web], ready: not
     guard.line(&["control socket", "replaced; restored"]);
     guard.line(&["notify socket", "replaced; restored"]);
     puppet.ask("notify STATUS=heard");
-    eventually("it is told", || is_told("heard"));
+    eventually("it is told", || is_told(&world, "heard"));
     drop(puppet);
     guard.stop();
 }
