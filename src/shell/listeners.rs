@@ -1,10 +1,8 @@
 //! Carrying out what the core decides about listeners: binding one that was missing, repairing one
 //! that was damaged; and telling it what the kernel tells.
 
-use super::clock;
 use super::event_text;
 use super::looks::Tell;
-use super::own_socket::Condition;
 use super::turn::Shell;
 use super::watch::Owner;
 use crate::config::{Endpoint, Presence, UnixName};
@@ -17,9 +15,6 @@ use std::rc::Rc;
 
 /// How many milliseconds the loop waits for descriptors to be closed whose addresses are wanted again.
 pub(super) const CLOSING: u32 = 50;
-
-/// How often a socket of listend's own is repaired in a row.
-const REPAIRS: u32 = 3;
 
 impl Shell {
     /// Watches every listener, and tells the core which are missing.
@@ -200,61 +195,7 @@ impl Shell {
         }
     }
 
-    /// Repairs a socket of listend's own, which is watched anew then; until what is watched is sound.
-    fn repair_own(&mut self, owner: Owner) {
-        let again_in = event_text::duration(self.watch.repair_delay(owner));
-        let mut found = Condition::Repaired;
-        for _ in 0..REPAIRS {
-            found = match owner {
-                Owner::Control => self.control.repair(&self.epoll, &again_in),
-                Owner::Notify => self.repair_notify_socket(&again_in),
-                Owner::Acks => self.repair_ack_socket(&again_in),
-                Owner::Socket(_) => Condition::Sound,
-            };
-            if found != Condition::Sound {
-                // It may be another one.
-                self.store.touch();
-                self.watch_files_of(owner);
-            }
-            if found != Condition::Repaired {
-                break;
-            }
-        }
-        let is_sound = found == Condition::Sound;
-        self.watch.note_own(owner, is_sound, clock::now());
-    }
-
-    /// Looks again at what could not be repaired. Nothing tells when it can be: when a disk has room, for one.
-    pub(super) fn repair_own_again(&mut self) {
-        for owner in self.watch.damaged_own(clock::now()) {
-            self.repair_own(owner);
-        }
-    }
-
-    /// While listend stops, its own files are not watched for a moment, which most stops need no longer than.
-    /// Without a keeper they go with it.
-    pub(super) fn rest_from_files(&mut self) {
-        if !self.core.is_stopping() {
-            return;
-        }
-        let now = clock::now();
-        if !self.store.leaves_files() {
-            self.watch.rest(now);
-        }
-        if self.watch.has_rested(now) {
-            self.begin_watching_own();
-        }
-    }
-
-    /// Watches the files of listend's own sockets, and repairs what happened to them before.
-    fn begin_watching_own(&mut self) {
-        for owner in [Owner::Control, Owner::Notify, Owner::Acks] {
-            self.watch_files_of(owner);
-            self.repair_own(owner);
-        }
-    }
-
-    fn watch_files_of(&mut self, owner: Owner) {
+    pub(super) fn watch_files_of(&mut self, owner: Owner) {
         let files = match owner {
             Owner::Socket(key) => {
                 let held = self.sockets.get(key);

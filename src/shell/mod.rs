@@ -29,6 +29,7 @@ mod problem_line;
 mod process;
 mod queues;
 mod reload;
+mod repair_own;
 mod reserve;
 mod rollback_reasons;
 mod shards;

@@ -12,6 +12,7 @@ pub use worker_status::WorkerStatus;
 
 use super::clock;
 use super::fd_store::FdStore;
+use super::own_socket::OwnRepair;
 use super::token::{NotifyPart, Token};
 use crate::core::{Mono, ProcessId};
 use crate::listener::SocketRecord;
@@ -172,6 +173,38 @@ impl Notify {
         watch_socket(epoll, &socket)?;
         self.socket = Some(socket);
         Ok(())
+    }
+
+    /// Puts the notify socket right, if something is wrong with it.
+    pub(super) fn repair(&mut self, epoll: &Epoll) -> Option<OwnRepair> {
+        let socket = self.socket.as_mut()?;
+        let (damage, done) = socket.repair()?;
+        // It may be another one.
+        if let Err(error) = watch_socket(epoll, socket) {
+            log::error!("cannot watch the notify socket: {error}");
+        }
+        let address = socket.address().to_owned();
+        Some(OwnRepair {
+            damage,
+            done,
+            address,
+        })
+    }
+
+    /// Puts the socket of einhorn right, if something is wrong with it.
+    pub(super) fn repair_acks(&mut self, epoll: &Epoll) -> Option<OwnRepair> {
+        let socket = self.acks.as_mut()?;
+        let (damage, done) = socket.repair()?;
+        // It may be another one.
+        if let Err(error) = socket.watch(epoll) {
+            log::error!("cannot watch the einhorn socket: {error}");
+        }
+        let address = socket.address().to_owned();
+        Some(OwnRepair {
+            damage,
+            done,
+            address,
+        })
     }
 
     /// Where the socket of einhorn is in the file system.

@@ -8,6 +8,7 @@ use crate::listener::{
 use crate::plan::{Access, ListenerPlan, Plan, SocketKey, SocketPlan};
 use crate::report::{FileId, Place, describe};
 use nix::unistd::geteuid;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -15,14 +16,14 @@ use std::path::{Path, PathBuf};
 const BACKLOG: u32 = 128;
 const THE_ONE: SocketKey = SocketKey(0);
 
-/// What a look at it has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Condition {
-    Sound,
-    /// It was damaged, and is sound now.
-    Repaired,
-    /// It is damaged.
-    Damaged,
+/// What was found damaged.
+#[derive(Debug)]
+pub(super) struct OwnRepair {
+    pub(super) damage: Damage,
+    /// How it was repaired, or why it could not be.
+    pub(super) done: Result<Repair, String>,
+    /// The path.
+    pub(super) address: String,
 }
 
 /// Dropped, it is closed and its path removed.
@@ -83,8 +84,11 @@ impl OwnSocket {
         self.bound.get(THE_ONE)
     }
 
-    /// Puts it right, if something is wrong with it: what was wrong, and how, or why not.
-    pub(super) fn repair(&mut self) -> Option<(Damage, Result<Repair, String>)> {
+    /// Puts it right and sets it up again, if something is wrong with it: what was wrong, and how, or why not.
+    pub(super) fn repair(
+        &mut self,
+        set_up: fn(&BoundSocket) -> io::Result<()>,
+    ) -> Option<(Damage, Result<Repair, String>)> {
         let damage = listener::inspect(self.socket()?)?;
         let done = match listener::repair(&self.plan, &mut self.bound, THE_ONE) {
             Ok(Some(repair))
@@ -98,6 +102,10 @@ impl OwnSocket {
             // A whole diagnosis looks at more than the loop has time for.
             Err(error) => Err(describe(error.errno)),
         };
+        let done = done.and_then(|repair| match self.socket().map(set_up) {
+            Some(Err(error)) => Err(error.to_string()),
+            Some(Ok(())) | None => Ok(repair),
+        });
         Some((damage, done))
     }
 }

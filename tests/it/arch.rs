@@ -184,6 +184,7 @@ const KNOW_THE_SHELL: &[&str] = &[
     "notify/serve",
     "queues/look",
     "reload",
+    "repair_own",
     "rollback_reasons/note",
     "shards/serve",
     "spawn",

@@ -27,11 +27,11 @@ use crate::control::{Access, Binary, Event, Owner, Reply};
 use crate::core::{Mono, Ticket};
 use crate::listener::{BindError, BoundSocket, SocketRecord};
 use crate::plan::Plan;
-use crate::shell::own_socket::Condition;
+use crate::shell::clock;
+use crate::shell::own_socket::OwnRepair;
 use crate::shell::queues::QueueLog;
 use crate::shell::reserve::Reserve;
 use crate::shell::token::{ClientId, ControlPart, QueryId, Token};
-use crate::shell::{clock, event_text};
 use crate::sys::SharedFd;
 use client::{Client, Gone, WaitsFor};
 use helper::HelperQuery;
@@ -261,32 +261,19 @@ impl Control {
         self.accept_state = how;
     }
 
-    /// Puts the control socket right; if it cannot, it is tried again in this time.
-    pub(super) fn repair(&mut self, epoll: &Epoll, again_in: &str) -> Condition {
-        let Some(socket) = &mut self.socket else {
-            return Condition::Sound;
-        };
-        let Some((damage, done)) = socket.repair() else {
-            return Condition::Sound;
-        };
+    /// Puts the control socket right, if something is wrong with it.
+    pub(super) fn repair(&mut self, epoll: &Epoll) -> Option<OwnRepair> {
+        let socket = self.socket.as_mut()?;
+        let (damage, done) = socket.repair()?;
         let path = socket.path().unwrap_or(Path::new("it")).display();
-        let what = event_text::damage(damage);
-        let found = match done {
-            Ok(_) => {
-                log::warn!("control socket: {path} was {what}; restored");
-                Condition::Repaired
-            }
-            Err(why) => {
-                log::error!(
-                    "control socket: {path} was {what}, and cannot be restored: {why}; until then \
-                     no client can connect; retrying in {again_in}"
-                );
-                Condition::Damaged
-            }
-        };
+        let address = path.to_string();
         // It may be another one.
         self.open(epoll);
-        found
+        Some(OwnRepair {
+            damage,
+            done,
+            address,
+        })
     }
 
     /// Where it is in the file system.

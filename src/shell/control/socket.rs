@@ -97,12 +97,7 @@ impl ControlSocket {
 
     /// Puts it right, if something is wrong with it.
     pub(super) fn repair(&mut self) -> Option<(Damage, Result<Repair, String>)> {
-        let done = self.own.repair()?;
-        let again = self.socket().map(set_up).transpose();
-        Some(match again {
-            Ok(_) => done,
-            Err(error) => (done.0, Err(error.to_string())),
-        })
+        self.own.repair(set_up)
     }
 
     /// Where it is.

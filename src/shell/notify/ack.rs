@@ -141,12 +141,7 @@ impl AckSocket {
 
     /// Puts its path right, if something is wrong with it.
     pub(super) fn repair(&mut self) -> Option<(Damage, Result<Repair, String>)> {
-        let (damage, done) = self.own.repair()?;
-        let done = done.and_then(|repair| match self.own.socket().map(set_up) {
-            Some(Err(error)) => Err(error.to_string()),
-            Some(Ok(())) | None => Ok(repair),
-        });
-        Some((damage, done))
+        self.own.repair(set_up)
     }
 
     /// Listens to whoever connects.

@@ -4,12 +4,11 @@
 //! connects is known by what the kernel says of it; the pid that it writes means nothing.
 
 use super::ack::{AckSocket, Heard, PATIENCE};
-use super::serve::{cut_off, describe_sender};
+use super::serve::describe_sender;
 use super::{Complaint, ComplaintSubject};
 use crate::core::{Input, Notice, ProcessId};
 use crate::notify::einhorn;
 use crate::output::visible;
-use crate::shell::own_socket::Condition;
 use crate::shell::process::Processes;
 use crate::shell::turn::Shell;
 use crate::shell::{clock, event_text, watch};
@@ -55,38 +54,6 @@ impl Shell {
             Err(error) => error.to_string(),
         };
         log::warn!("cannot receive what workers of einhorn tell {address}: {why}");
-    }
-
-    /// Puts the socket right; if it cannot, it is tried again in this time.
-    pub(in crate::shell) fn repair_ack_socket(&mut self, again_in: &str) -> Condition {
-        let Some(socket) = &mut self.notify.acks else {
-            return Condition::Sound;
-        };
-        let Some((damage, done)) = socket.repair() else {
-            return Condition::Sound;
-        };
-        let (what, address) = (event_text::damage(damage), socket.address());
-        let found = match done {
-            Ok(repair) => {
-                let cut_off = cut_off(repair, &self.plan, address, |worker| {
-                    worker.handoff.acknowledges()
-                });
-                log::warn!("einhorn socket: {address} was {what}; restored{cut_off}");
-                Condition::Repaired
-            }
-            Err(why) => {
-                log::error!(
-                    "einhorn socket: {address} was {what}, and cannot be restored: {why}; until \
-                     then workers cannot tell that they are up; retrying in {again_in}"
-                );
-                Condition::Damaged
-            }
-        };
-        // It may be another one.
-        if let Err(error) = socket.watch(&self.epoll) {
-            log::error!("cannot watch the einhorn socket: {error}");
-        }
-        found
     }
 
     /// Takes everybody who wants to connect, and what each has said by now.

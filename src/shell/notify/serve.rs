@@ -7,19 +7,16 @@ use super::socket::NotifySocket;
 use super::{Complaint, ComplaintSubject, NotifyCounters, Ways, WorkerStatus, watch_socket, who};
 use crate::config::{NotifyAccess, Ready};
 use crate::core::{Input, InstanceId, Notice, ProcessId};
-use crate::listener::Repair;
 use crate::notify::{self, Message, STORED, Watchdog};
 use crate::output::visible;
-use crate::plan::{Activation, Plan, WorkerId, WorkerPlan};
+use crate::plan::{Activation, WorkerId};
 use crate::shell::fd_store::{How, RefusedFds};
-use crate::shell::own_socket::Condition;
 use crate::shell::process::Processes;
 use crate::shell::token::{NotifyPart, Token};
 use crate::shell::turn::Shell;
 use crate::shell::{event_text, watch};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Datagram, PeerProcess, Sender, SharedFd};
-use crate::worker;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
@@ -27,7 +24,6 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::unistd::{pipe2, read};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
 /// The longest message in bytes, as systemd has it (PIPE_BUF). What is longer is dropped there, too.
 const LONGEST: usize = 4096;
@@ -119,38 +115,6 @@ impl Shell {
             Ok(made) => Err(format!("the notify socket is at {made} now")),
             Err(error) => Err(error.to_string()),
         }
-    }
-
-    /// Puts the notify socket right; if it cannot, it is tried again in this time.
-    pub(in crate::shell) fn repair_notify_socket(&mut self, again_in: &str) -> Condition {
-        let Some(socket) = &mut self.notify.socket else {
-            return Condition::Sound;
-        };
-        let Some((damage, done)) = socket.repair() else {
-            return Condition::Sound;
-        };
-        let (what, address) = (event_text::damage(damage), socket.address());
-        let found = match done {
-            Ok(repair) => {
-                let cut_off = cut_off(repair, &self.plan, address, |worker| {
-                    worker.notify_access.is_some()
-                });
-                log::warn!("notify socket: {address} was {what}; restored{cut_off}");
-                Condition::Repaired
-            }
-            Err(why) => {
-                log::error!(
-                    "notify socket: {address} was {what}, and cannot be restored: {why}; until \
-                     then workers cannot send notifications; retrying in {again_in}"
-                );
-                Condition::Damaged
-            }
-        };
-        // It may be another one.
-        if let Err(error) = watch_socket(&self.epoll, socket) {
-            log::error!("cannot watch the notify socket: {error}");
-        }
-        found
     }
 
     /// Makes what an instance needs to tell what it is asked to.
@@ -568,32 +532,6 @@ fn shown(message: &Message) -> String {
 /// sent any (kill(2)).
 fn exists(sent: io::Result<()>) -> bool {
     sent.map_or_else(|error| error.raw_os_error() != Some(libc::ESRCH), |()| true)
-}
-
-/// Says which of the workers that have a socket have the one of before: where their sandbox hides what is around it,
-/// they were given that alone.
-pub(super) fn cut_off(
-    repair: Repair,
-    plan: &Plan,
-    address: &str,
-    has_one: impl Fn(&WorkerPlan) -> bool,
-) -> String {
-    match repair {
-        Repair::Rebound => {}
-        Repair::PutBack | Repair::ListenedAgain => return String::new(),
-    }
-    let workers = plan.workers().map(|(_, worker)| worker);
-    let workers = workers
-        .filter(|worker| has_one(worker) && worker::is_hidden_from(worker, Path::new(address)));
-    let names: Vec<String> = workers.map(|worker| format!("`{}`", worker.name)).collect();
-    match names.is_empty() {
-        true => String::new(),
-        false => format!(
-            " as another socket; what runs in a sandbox that hides the folder cannot reach it until it is \
-             restarted: {}",
-            names.join(", ")
-        ),
-    }
 }
 
 pub(super) fn describe_sender(sender: Option<Sender>) -> String {

@@ -166,12 +166,7 @@ impl NotifySocket {
         let SocketPlace::Path(own) = &mut self.way else {
             return None;
         };
-        let (damage, done) = own.repair()?;
-        let done = done.and_then(|repair| match own.socket().map(set_up) {
-            Some(Err(error)) => Err(error.to_string()),
-            Some(Ok(())) | None => Ok(repair),
-        });
-        Some((damage, done))
+        own.repair(set_up)
     }
 
     /// Where it is in the file system.
