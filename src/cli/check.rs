@@ -11,7 +11,7 @@ use crate::diagnose::{self, Machine, Tried};
 use crate::listener::{self, Adopted, BindError, BindStep, Effective, Obstacle, Outcome, Purpose};
 use crate::plan::fingerprint::Known;
 use crate::plan::{Plan, PlanTransfer};
-use crate::report::{Kind, Problem, Report, Sources, Style, render, to_json};
+use crate::report::{Kind, Problem, Report, Sources, Style, readable, render, to_json};
 use crate::shell::logging::Sink;
 use crate::{config, worker};
 use std::io::Read;
@@ -136,7 +136,7 @@ fn summary(path: &Path, plan: &Plan, report: &Report) -> String {
     };
     let mut text = format!(
         "{}: {} and {} are fine{advice}\n",
-        path.display(),
+        readable(path.display().to_string()),
         count(plan.listeners.len(), "listener"),
         count(
             plan.workers
@@ -149,7 +149,8 @@ fn summary(path: &Path, plan: &Plan, report: &Report) -> String {
     let machine = Machine::new();
     for listener in plan.listeners.values().take(REACH_SHOWN) {
         if let Some(who) = diagnose::who_reaches(listener, &machine) {
-            text.push_str(&format!("  {}: {who}\n", listener.name));
+            text.push_str(&readable(format!("  {}: {who}", listener.name)));
+            text.push('\n');
         }
     }
     let more = plan.listeners.len().saturating_sub(REACH_SHOWN);

@@ -1,7 +1,7 @@
 //! Printing what a verb has to say.
 
 use crate::control::clean;
-use crate::report::{Problem, Report, Sources, Style, describe, render};
+use crate::report::{Problem, Report, Sources, Style, describe, readable, render};
 use crate::shell::logging::{self, Entry, Sink, Stream, wants_colour};
 use std::io::{self, IsTerminal, Write};
 
@@ -107,12 +107,14 @@ pub fn count(number: usize, one: &str) -> String {
 
 /// Says on standard error what is wrong.
 pub fn complain(text: &str) {
+    let text = readable(text.to_owned());
     // Nobody reads it? Then there is nobody to tell.
     let _closed = writeln!(io::stderr().lock(), "listend: {text}");
 }
 
 /// Says what to do about it.
 pub fn hint(text: &str) {
+    let text = readable(text.to_owned());
     let _closed = writeln!(io::stderr().lock(), "  hint: {text}");
 }
 

@@ -75,9 +75,8 @@ pub(super) fn unix(
     let path = file(text, scheme, "a socket", "listend.sock", rest)?;
     let last = path.rsplit('/').next().unwrap_or("").len();
     if path.len() > UNIX_NAME_MAX && last > LAST_MAX {
-        let shown = beginning(text);
         return Err(
-            bad(format!("`{shown}`: the last component has {last} bytes")).hint(format!(
+            bad(format!("`{text}`: the last component has {last} bytes")).hint(format!(
                 "a path of more than {UNIX_NAME_MAX} bytes may end in a name of at most {LAST_MAX}"
             )),
         );
@@ -134,16 +133,8 @@ fn too_long(text: &str, what: &str, length: usize, most: usize) -> ValueError {
     } else {
         "unix"
     };
-    bad(format!(
-        "`{}`: the {what} has {length} bytes",
-        beginning(text)
-    ))
-    .hint(format!("the kernel allows at most {most} ({manual}(7))"))
-}
-
-/// The first characters of a text, short enough to quote in a message.
-fn beginning(text: &str) -> String {
-    text.chars().take(200).collect()
+    bad(format!("`{text}`: the {what} has {length} bytes"))
+        .hint(format!("the kernel allows at most {most} ({manual}(7))"))
 }
 
 /// The path without `//` and `/./`. `..` stays: its meaning depends on symbolic links.
@@ -161,7 +152,7 @@ pub(super) fn normalise(path: &str) -> String {
 /// `mqueue:/name`, by the rules of mq_overview(7).
 pub(super) fn message_queue(text: &str, rest: &str) -> AddressResult<Endpoint> {
     let name = rest.trim_start_matches('/');
-    let complain = |why: &str| bad(format!("`{}`: {why}", beginning(text)));
+    let complain = |why: &str| bad(format!("`{text}`: {why}"));
     if rest != format!("/{name}") {
         let name = if name.is_empty() { "name" } else { name };
         return Err(

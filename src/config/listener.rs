@@ -13,7 +13,7 @@ use super::setting;
 use super::value_error::{Diagnostics, ValueError};
 use super::values::Located;
 use super::yaml::{Content, Node};
-use crate::report::{Kind, Place, Report};
+use crate::report::{Kind, Place, Report, shortened};
 use std::sync::LazyLock;
 
 /// A listener with everything at its default.
@@ -246,7 +246,7 @@ pub(super) fn checked(
     match address::parse(text, v6) {
         Ok(endpoints) => Some(endpoints),
         Err(value_error) => {
-            out.add(value_error.at(place).with_address(text));
+            out.add(value_error.at(place).with_address(shortened(text)));
             None
         }
     }

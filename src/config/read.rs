@@ -11,7 +11,7 @@ use super::values::Located;
 use super::worker;
 use super::yaml::{self, Content, Node};
 use super::{by_preset, conflict, cross, defaults, keys};
-use crate::report::{Kind, Place, Problem, Report, Sources};
+use crate::report::{Kind, Place, Problem, Report, Sources, shortened};
 use foldhash::{HashMap, HashMapExt};
 use std::path::{Path, PathBuf};
 
@@ -199,7 +199,7 @@ fn can_speak_http(listener: &Listener, report: &mut Report) {
         let value_error = ValueError::bad(format!("HTTP cannot be served at `{text}`"));
         let value_error =
             value_error.hint("write `HOST:PORT` or `unix:/path`; HTTP needs a stream");
-        let problem = value_error.at(address.place).with_address(text);
+        let problem = value_error.at(address.place).with_address(shortened(text));
         report.add(problem.of_listener(&listener.name.value));
     }
 }

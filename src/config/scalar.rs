@@ -307,8 +307,7 @@ pub(super) fn signal(text: &str) -> ScalarResult<i32> {
 /// templates, `NAME=ADDRESS` and file names give a meaning to.
 pub(super) fn name(text: &str) -> ScalarResult<()> {
     let complain = |why: String| {
-        let shown: String = text.chars().take(80).collect();
-        ValueError::new(Kind::BadName, format!("`{shown}` cannot be a name: {why}"))
+        ValueError::new(Kind::BadName, format!("`{text}` cannot be a name: {why}"))
             .hint("use letters, digits, `-`, `_` and `.`")
     };
     if text.is_empty() {

@@ -71,12 +71,9 @@ fn value(spec: &OptionSpec, text: &str) -> Result<OptionValue, ValueError> {
             within(i64::try_from(time.as_millis()).ok(), min, max)
         }
         ValueKind::Text(most) if is_word(text, most) => Ok(OptionValue::Text(text.to_owned())),
-        ValueKind::Text(_) => {
-            let shown: String = text.chars().take(80).collect();
-            Err(ValueError::bad(format!(
-                "`{key}`: `{shown}` cannot be a name"
-            )))
-        }
+        ValueKind::Text(_) => Err(ValueError::bad(format!(
+            "`{key}`: `{text}` cannot be a name"
+        ))),
         ValueKind::Choice(words) => match words.iter().find(|(word, _)| *word == text) {
             Some((_, number)) => Ok(OptionValue::Number(*number)),
             None => {
@@ -164,9 +161,8 @@ pub(super) fn directory(fields: &mut Fields, listener: &mut Listener, out: &mut 
 
 /// An absolute path that is not a folder's.
 fn absolute(key: &str, text: &str, example: &str) -> Result<PathBuf, ValueError> {
-    let shown: String = text.chars().take(200).collect();
     let complain = |why: &str| {
-        ValueError::bad(format!("`{key}`: `{shown}` {why}"))
+        ValueError::bad(format!("`{key}`: `{text}` {why}"))
             .hint(format!("write an absolute path, like `{example}`"))
     };
     if !text.starts_with('/') {

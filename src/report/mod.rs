@@ -9,6 +9,7 @@ mod problem;
 mod source;
 mod suggest;
 mod text;
+mod words;
 
 pub use errno::{describe, name as errno_name};
 pub use json::to_json;
@@ -16,3 +17,4 @@ pub use problem::{ADVICE_PER_KIND, ERRORS_PER_KIND, Holder, Kind, Problem, Repor
 pub use source::{FileId, Place, Sources};
 pub use suggest::{did_you_mean, nearest};
 pub use text::{Style, render};
+pub use words::{readable, shortened};

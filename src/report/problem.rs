@@ -1,6 +1,7 @@
 //! Problems as data.
 
 use super::Place;
+use super::words::readable;
 use serde::Serialize;
 
 /// Whether listend goes on.
@@ -224,11 +225,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with just its kind and message; the `with_` methods add the rest.
+    /// A problem with just its kind and message; the `with_` methods add the rest. All of them escape and shorten
+    /// what the words quote: values may have a megabyte, and line ends in them.
     pub fn new(kind: Kind, message: impl Into<String>) -> Problem {
         Problem {
             kind,
-            message: message.into(),
+            message: readable(message.into()),
             place: None,
             related: Vec::new(),
             causes: Vec::new(),
@@ -250,28 +252,28 @@ impl Problem {
     /// Adds another place that matters.
     #[must_use]
     pub fn with_related(mut self, place: Place, words: impl Into<String>) -> Problem {
-        self.related.push((place, words.into()));
+        self.related.push((place, readable(words.into())));
         self
     }
 
     /// Adds a finding that explains the problem.
     #[must_use]
     pub fn with_cause(mut self, cause: impl Into<String>) -> Problem {
-        self.causes.push(cause.into());
+        self.causes.push(readable(cause.into()));
         self
     }
 
     /// Says what to do.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Problem {
-        self.hint = Some(hint.into());
+        self.hint = Some(readable(hint.into()));
         self
     }
 
     /// Says what to do, if that is known.
     #[must_use]
     pub fn maybe_hint(mut self, hint: Option<String>) -> Problem {
-        self.hint = hint;
+        self.hint = hint.map(readable);
         self
     }
 

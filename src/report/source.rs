@@ -1,5 +1,6 @@
 //! Places in files, and the lines of text at them.
 
+use super::words::escaped;
 use serde::{Deserialize, Serialize};
 
 /// The number of a file in [`Sources`].
@@ -86,6 +87,7 @@ impl Sources {
 
     /// `file:line:column`, as editors understand it.
     pub fn position(&self, place: Place) -> String {
-        format!("{}:{}:{}", self.name(place.file), place.line, place.column)
+        let name = escaped(self.name(place.file));
+        format!("{name}:{}:{}", place.line, place.column)
     }
 }

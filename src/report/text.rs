@@ -1,7 +1,6 @@
 //! Problems as text for people: position, message, the source line with a caret, cause and cure.
 
 use super::{Kind, Place, Problem, Report, Severity, Sources};
-use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Whether to colour.
@@ -77,34 +76,20 @@ fn one(out: &mut String, problem: &Problem, sources: &Sources, palette: &Palette
         Kind::Errno(_) => String::new(),
         kind => format!(" {dim}[{}]{reset}", kind.code()),
     };
-    let message = clean(&problem.message);
+    let message = &problem.message;
     let _ = writeln!(out, "{colour}{word}{reset}{bold}: {message}{reset}{code}");
     if let Some(place) = problem.place {
         excerpt(out, place, sources, colour, palette);
     }
     for (place, words) in &problem.related {
-        let _ = writeln!(out, "  {}: {}", sources.position(*place), clean(words));
+        let _ = writeln!(out, "  {}: {}", sources.position(*place), words);
         excerpt(out, *place, sources, palette.dim, palette);
     }
     for cause in &problem.causes {
-        let _ = writeln!(out, "  {bold}cause:{reset} {}", clean(cause));
+        let _ = writeln!(out, "  {bold}cause:{reset} {}", cause);
     }
     if let Some(hint) = &problem.hint {
-        let _ = writeln!(out, "  {bold}hint:{reset} {}", clean(hint));
-    }
-}
-
-/// Words of the file stand in messages; what would move the cursor is shown escaped.
-fn clean(words: &str) -> Cow<'_, str> {
-    if words.contains(char::is_control) {
-        let escape = |c: char| match c {
-            '\n' => "\n".to_owned(),
-            c if c.is_control() => c.escape_default().to_string(),
-            c => c.to_string(),
-        };
-        Cow::Owned(words.chars().map(escape).collect())
-    } else {
-        Cow::Borrowed(words)
+        let _ = writeln!(out, "  {bold}hint:{reset} {}", hint);
     }
 }
 

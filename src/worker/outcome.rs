@@ -6,7 +6,7 @@
 use super::program;
 use crate::launch_spec::{Credentials, Limit, Resource};
 use crate::plan::WorkerPlan;
-use crate::report::describe;
+use crate::report::{describe, readable};
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{Prepared, Stdio};
 use nix::libc;
@@ -27,7 +27,7 @@ pub fn explain(failure: &LaunchFailure, worker: &WorkerPlan, prepared: &Prepared
     let folder = folder.map_or(PathBuf::from("."), |folder| {
         PathBuf::from(std::ffi::OsStr::from_bytes(folder.as_bytes()))
     });
-    match failure.stage {
+    let reason = match failure.stage {
         Stage::Exec | Stage::WorkingDirectory => reason_of_path(
             failure,
             program,
@@ -54,7 +54,8 @@ pub fn explain(failure: &LaunchFailure, worker: &WorkerPlan, prepared: &Prepared
             describe(failure.errno)
         ),
         _ => describe(failure.errno),
-    }
+    };
+    readable(reason)
 }
 
 /// As [`explain`], in the process that sets up a sandbox, for the steps that it has in common with an ordinary
@@ -67,13 +68,14 @@ pub fn explain_inside(
 ) -> String {
     let user = Identity::of(credentials);
     let folder = folder.unwrap_or(Path::new("."));
-    match failure.stage {
+    let reason = match failure.stage {
         Stage::Exec | Stage::WorkingDirectory => {
             reason_of_path(failure, program, folder, &user, &[])
         }
         Stage::User | Stage::Group | Stage::Groups => user_reason(failure.errno, &user),
         _ => describe(failure.errno),
-    }
+    };
+    readable(reason)
 }
 
 fn reason_of_path(

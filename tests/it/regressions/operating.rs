@@ -150,3 +150,30 @@ workers:
     }
     daemon.finish().expect_code(0);
 }
+
+// A message had the whole of a value in it, twice with the address, and the line ends and escape sequences of one.
+#[test]
+fn a_message_quotes_a_value_on_one_line_and_not_the_whole_of_it() {
+    let world = World::new();
+    let of = |length| format!("a\\n\\e[31m{}", "x".repeat(length));
+    // A key of YAML has at most 1024 characters.
+    let (value, key) = (of(1 << 20), of(900));
+    let yaml = format!(
+        "listeners:\n  web: \"{value}\"\nworkers:\n  \"{key}\": {{command: [x]}}\n  app:\n    command: [x]\n    \
+         listeners: [\"{value}\"]\n    user: \"{value}\"\n    stop_timeout: \"{value}\"\n    \"{key}\": 1\n    \
+         working_directory: \"{value}\"\n    environment_file: \"/{value}\"\n"
+    );
+    let found = world.check(&yaml, &[]).expect_code(78);
+    let text = found.stderr;
+    assert!(text.len() < 10_000, "{} bytes", text.len());
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    let messages = text.lines().filter(|line| line.contains("error: "));
+    let mut count = 0;
+    for line in messages {
+        assert!(line.ends_with(']') && line.contains('…'), "{line}");
+        count += 1;
+    }
+    assert_eq!(count, 8, "{text}");
+    let json = world.check(&yaml, &["--json"]).expect_code(78).stdout;
+    assert!(json.len() < 10_000, "{} bytes", json.len());
+}
