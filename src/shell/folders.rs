@@ -10,6 +10,7 @@ use crate::plan::{Activation, Plan, RuntimeDirectory, WorkerId, WorkerPlan};
 use crate::report::describe;
 use crate::stage::{LaunchFailure, Stage};
 use crate::sys::{self, Wait};
+use crate::worker;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::libc::{dev_t, ino_t};
@@ -158,7 +159,8 @@ impl Folders {
             }
         });
         if let Err(error) = removed {
-            log::warn!("cannot remove {}: {error}", aside[0].display());
+            let why = worker::explain_fork(&error);
+            log::warn!("cannot remove {}: {why}", aside[0].display());
         }
     }
 }
@@ -322,7 +324,8 @@ fn set_mode_apart(directory: &RuntimeDirectory, owner: u32, mode: Mode) {
     });
     if let Err(error) = started {
         let path = directory.path();
-        log::warn!("cannot set the mode of {}: {error}", path.display());
+        let why = worker::explain_fork(&error);
+        log::warn!("cannot set the mode of {}: {why}", path.display());
     }
 }
 

@@ -12,6 +12,7 @@ use crate::cgroup::{self, Known, Obstacle, Tree};
 use crate::core::{ExitStatus, Mono, ProcessId};
 use crate::plan::WorkerPlan;
 use crate::sys::{self, Wait};
+use crate::worker;
 use nix::sys::signal::Signal;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -116,9 +117,10 @@ impl Groups {
         let killed = sys::do_in_a_copy(Wait::No, || known.kill().unwrap_or_default());
         if let Err(error) = killed {
             log::warn!(
-                "cannot kill the control group of {}.{}: {error}",
+                "cannot kill the control group of {}.{}: {}",
                 definition.plan.name,
-                process.instance.index
+                process.instance.index,
+                worker::explain_fork(&error)
             );
         }
     }
@@ -241,8 +243,9 @@ impl Groups {
         if let Err(error) = removed {
             if !std::mem::replace(&mut self.is_told, true) {
                 log::warn!(
-                    "cannot remove control groups below {}: {error}; it is tried again each second",
-                    tree.base.display()
+                    "cannot remove control groups below {}: {}; it is tried again each second",
+                    tree.base.display(),
+                    worker::explain_fork(&error)
                 );
             }
             return false;

@@ -510,7 +510,7 @@ fn launch(
     prepared.open_files = reserve.of_child();
     let fail = |error: &io::Error| {
         let errno = error.raw_os_error().unwrap_or(nix::libc::EIO);
-        LaunchFailure::new(Stage::Fork, errno, worker::explain_fork(errno))
+        LaunchFailure::new(Stage::Fork, errno, worker::explain_fork(error))
     };
     let launched = worker::launch(prepared, tell).map_err(|error| fail(&error))?;
     let watch = |fd: Option<BorrowedFd<'_>>, token: Token| match fd {

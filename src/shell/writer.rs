@@ -6,6 +6,7 @@ use super::token::{ClientId, Token};
 use crate::core::{Mono, ProcessId};
 use crate::output::{Answer, LONGEST_ANSWER, LONGEST_TEXT, Order};
 use crate::sys::{self, Ended, Then, Whom};
+use crate::worker;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -195,7 +196,8 @@ impl Writer {
         match start(epoll, self.user) {
             Ok(process) => self.process = Some(process),
             Err(error) if self.silence.is_none() => {
-                log::warn!("cannot start the process that writes files, retrying: {error}");
+                let why = worker::explain_fork(&error);
+                log::warn!("cannot start the process that writes files, retrying: {why}");
             }
             Err(_) => {}
         }

@@ -12,6 +12,7 @@ use crate::sys::{Prepared, Stdio};
 use nix::libc;
 use nix::sys::resource::getrlimit;
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -124,8 +125,11 @@ pub fn reason(failure: &LaunchFailure) -> String {
     reason.unwrap_or_else(|| describe(failure.errno))
 }
 
-/// As [`explain`], for a child that could not be created at all.
-pub fn explain_fork(errno: i32) -> String {
+/// As [`explain`], for a child that could not be created at all: a worker, or a copy of listend.
+pub fn explain_fork(error: &io::Error) -> String {
+    let Some(errno) = error.raw_os_error() else {
+        return error.to_string();
+    };
     let words = describe(errno);
     match errno {
         libc::EAGAIN => {

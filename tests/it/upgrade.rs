@@ -4,7 +4,7 @@ use crate::harness::load::Load;
 use crate::harness::reloading::{ask, begin, reload, rewrite, run, state_of};
 use crate::harness::{
     Start, World, children, client, descriptors_become, eventually, exists, free_port, kill,
-    listend_path, require_tool, resident_kib, settled_descriptors,
+    listend_path, require_root, require_tool, resident_kib, settled_descriptors,
 };
 use nix::sys::signal::Signal;
 use std::fs;
@@ -609,5 +609,39 @@ fn an_upgrade_leaks_no_descriptor_to_workers() {
     kill(first.pid(), Signal::SIGKILL);
     let second = world.puppet();
     descriptors_become(second.pid(), before);
+    daemon.stop();
+}
+
+// An upgrade for which no process could be created was refused without a word about the limits on processes, and so
+// was a reload.
+#[test]
+fn where_no_process_can_be_created_the_limits_are_named() {
+    if !require_root() {
+        return;
+    }
+    let (Some(setpriv), Some(prlimit)) = (require_tool("setpriv"), require_tool("prlimit")) else {
+        return;
+    };
+    let world = World::new();
+    fs::set_permissions(world.dir(), fs::Permissions::from_mode(0o777)).expect("chmod");
+    let listend = world.path("listend");
+    fs::copy(listend_path(), &listend).expect("copy");
+    world.write("listend.yaml", "listeners: { web: '127.0.0.1:0' }\n");
+    let mut start = Start::of(&listend, ["run", "-c", "$DIR/listend.yaml"]);
+    start.words_behind(["--control", "$DIR/control.sock"]);
+    let utf8 = |path: PathBuf| path.to_str().expect("UTF-8").to_owned();
+    // A user who has no other process.
+    let user = format!("--reuid={}", 30_000 + std::process::id() % 30_000);
+    let (prlimit, setpriv) = (utf8(prlimit), utf8(setpriv));
+    let alone = [&setpriv, &user, "--regid=65534", "--clear-groups"];
+    start.through([&[&prlimit, "--nproc=1"], &alone[..]].concat());
+    let daemon = world.start(start);
+    daemon.line(&["listening", "web"]);
+    for verb in ["upgrade", "reload"] {
+        let refused = ask(&world, verb);
+        for words in ["EAGAIN", "ulimit -u", "TasksMax=", "pids.max"] {
+            assert!(refused.stderr.contains(words), "{verb}: {}", refused.stderr);
+        }
+    }
     daemon.stop();
 }

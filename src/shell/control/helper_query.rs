@@ -20,6 +20,7 @@ use crate::shell::looks::Look;
 use crate::shell::token::{ClientId, ControlPart, QueryId, Token};
 use crate::shell::turn::Shell;
 use crate::sys::Forked;
+use crate::worker;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::io;
 use std::rc::Rc;
@@ -103,8 +104,9 @@ impl Shell {
         match waited_for {
             Ok(()) => true,
             Err(error) => {
-                let reason = format!("cannot start a helper process: {error}");
-                log::warn!("cannot start a helper process: {error}");
+                let why = worker::explain_fork(&error);
+                let reason = format!("cannot start a helper process: {why}");
+                log::warn!("{reason}");
                 let failed = Reply::error(&Error::Failed { reason });
                 self.tell(client, &failed);
                 false

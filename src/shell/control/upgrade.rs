@@ -15,6 +15,7 @@ use crate::shell::token::ClientId;
 use crate::shell::turn::Shell;
 use crate::store::{Journal, hand_over};
 use crate::sys::{self, Forked};
+use crate::worker;
 use serde::Deserialize;
 use std::ffi::{CString, OsString};
 use std::io;
@@ -70,7 +71,8 @@ impl Shell {
                 });
             }
             Err(error) => {
-                let reason = format!("cannot start {}: {error}", binary.display());
+                let why = worker::explain_fork(&error);
+                let reason = format!("cannot start {}: {why}", binary.display());
                 self.refuse_upgrade(client, reason);
             }
         }
