@@ -43,7 +43,7 @@ pub fn advise(plan: &Plan) -> Vec<Problem> {
                 "each run of it would fail",
             ))
         });
-        let own = missing_program(worker, served_by(&worker.command)).map(|reason| {
+        let own = missing_program(worker, program::served_by(&worker.command)).map(|reason| {
             (
                 format!("worker `{}` cannot execute {reason}", worker.name),
                 "it would be retried with growing delays; its listeners would be held",
@@ -55,20 +55,6 @@ pub fn advise(plan: &Plan) -> Vec<Problem> {
         }
     }
     advice
-}
-
-/// The command of the server: behind `listend forward`, where there is one.
-fn served_by(command: &[Template]) -> &[Template] {
-    let is = |index: usize, text| {
-        let word = command.get(index).and_then(Template::as_literal);
-        word == Some(text)
-    };
-    let by_listend = |word: &Template| word.pieces.as_slice() == [Piece::Listend];
-    if !command.first().is_some_and(by_listend) || !is(1, "forward") {
-        return command;
-    }
-    let at = (2..command.len()).find(|index| is(*index, "--"));
-    at.map_or(&[], |at| &command[at + 1..])
 }
 
 /// The program of a command that cannot be executed, and why; `None` if it can, or cannot be known.

@@ -1,5 +1,6 @@
 //! Finding the program that a command names.
 
+use crate::config::{Piece, Template};
 use nix::libc;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -35,6 +36,25 @@ impl std::fmt::Display for Missing {
             Missing::NotAFile(path) => write!(f, "{} is not a file", path.display()),
         }
     }
+}
+
+/// The command of the server: behind `listend forward`, where there is one.
+pub(super) fn served_by(command: &[Template]) -> &[Template] {
+    let is = |index: usize, text| {
+        let word = command.get(index).and_then(Template::as_literal);
+        word == Some(text)
+    };
+    if !is_listend(command) || !is(1, "forward") {
+        return command;
+    }
+    let at = (2..command.len()).find(|index| is(*index, "--"));
+    at.map_or(&[], |at| &command[at + 1..])
+}
+
+/// Whether the program is listend itself.
+pub(super) fn is_listend(command: &[Template]) -> bool {
+    let program = command.first().map(|word| word.pieces.as_slice());
+    program.is_some_and(|pieces| pieces == [Piece::Listend])
 }
 
 /// The path to execute: as it stands if it has a slash, else the first executable of that name

@@ -77,18 +77,18 @@ fn needed(worker: &WorkerPlan) -> Vec<(&'static str, PathBuf)> {
     let variable = worker.environment.iter().find(|(name, _)| name == "PATH");
     let variable = variable.and_then(|(_, value)| value.as_literal());
     let find = |word: &str| program::find(word, || variable).ok();
-    let word = worker.command.first().and_then(Template::as_literal);
+    let is_listend = program::is_listend(&worker.command);
+    let itself = std::env::current_exe().ok().filter(|_| is_listend);
+    let command = program::served_by(&worker.command);
+    let word = command.first().and_then(Template::as_literal);
     let program = word.and_then(find);
     let programs = program.map_or(Vec::new(), |path| executed(&path, &find));
-    let programs = programs.into_iter().map(|path| ("its program", path));
+    let programs = itself.into_iter().chain(programs);
+    let programs = programs.map(|path| ("its program", path));
     let folder = worker.launch.working_directory.as_ref();
     let folder = folder.and_then(Template::as_literal);
     let folder = folder.map(|path| ("`working_directory`", PathBuf::from(path)));
-    let words = worker
-        .command
-        .iter()
-        .skip(1)
-        .filter_map(Template::as_literal);
+    let words = command.iter().skip(1).filter_map(Template::as_literal);
     let files = words
         .map(PathBuf::from)
         .filter(|path| path.is_absolute() && path.is_file());

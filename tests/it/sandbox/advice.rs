@@ -1,6 +1,6 @@
 //! What `check` and `explain` say of sandboxes.
 
-use crate::harness::World;
+use crate::harness::{Start, World, listend_path};
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -75,6 +75,34 @@ fn check_names_what_an_interpreter_behind_links_needs_too() {
         "{message}"
     );
     assert!(hint.contains("could not open it"), "{hint}");
+}
+
+// With `forward`, the program that is to start in the sandbox is listend itself, and each start failed.
+#[test]
+fn check_says_that_a_sandbox_hides_listend_itself() {
+    let world = World::new();
+    let listend = world.path("listend");
+    fs::copy(listend_path(), &listend).expect("copy");
+    let found = |sandbox: &str| {
+        let yaml = "listeners: { web: '127.0.0.1:0' }\nworkers:\n  app:\n    listeners: [web]\n    \
+                    forward: 127.0.0.1:9\n    sandbox: ";
+        world.write("listend.yaml", &format!("{yaml}{sandbox}\n"));
+        let check = Start::of(&listend, ["check", "--json", "-c", "$DIR/listend.yaml"]);
+        let json = world.start(check).finish().expect_code(0).json();
+        let advice = json["advice"].as_array().expect("a list").clone();
+        let hides = advice
+            .into_iter()
+            .filter(|one| one["kind"] == "sandbox-hides");
+        hides
+            .map(|one| one["message"].to_string())
+            .collect::<Vec<_>>()
+    };
+    let [message] = &found("strict")[..] else {
+        panic!("one piece of advice");
+    };
+    let wanted = world.fill("hides its program, $DIR/listend");
+    assert!(message.contains(&wanted), "{message}");
+    assert!(found("{ preset: strict, read_only_paths: [$DIR] }").is_empty());
 }
 
 #[test]
