@@ -16,6 +16,13 @@ pub(super) enum Value {
     Block(Vec<(String, Value)>),
 }
 
+impl Value {
+    /// As it stands in the YAML.
+    pub fn written(&self) -> String {
+        shown(self)
+    }
+}
+
 impl From<&str> for Value {
     fn from(text: &str) -> Value {
         Value::Text(text.to_owned())
@@ -83,13 +90,34 @@ impl Entry {
         self.keys.retain(|(name, _)| name != key);
     }
 
-    /// The keys whose value, as it is written, is one that `test` looks for.
-    pub fn keys_with(&self, test: impl Fn(&str) -> bool) -> Vec<(String, String)> {
-        let written = self
-            .keys
-            .iter()
-            .map(|(key, value)| (key.clone(), shown(value)));
-        written.filter(|(_, value)| test(value)).collect()
+    /// Removes what `test` looks for in the value of a key, as it is written: elements of a list, or all of it.
+    /// What was removed.
+    pub fn take_out(&mut self, key: &str, test: impl Fn(&str) -> bool) -> Vec<String> {
+        let Some((_, value)) = self.keys.iter_mut().find(|(name, _)| name == key) else {
+            return Vec::new();
+        };
+        match value {
+            Value::List(list) if !is_command(key) => {
+                let (out, left): (Vec<String>, Vec<String>) =
+                    list.drain(..).partition(|element| test(element));
+                *list = left;
+                if list.is_empty() {
+                    self.remove(key);
+                }
+                out
+            }
+            value if test(&shown(value)) => {
+                let written = shown(value);
+                self.remove(key);
+                vec![written]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The keys that are set.
+    pub fn keys(&self) -> Vec<String> {
+        self.keys.iter().map(|(key, _)| key.clone()).collect()
     }
 
     /// Says what has no equivalent, and why.
@@ -139,15 +167,17 @@ impl Document {
         unique(&mut self.listeners);
         unique(&mut self.workers);
         let mut lines = self.lines();
-        // Each pass takes out at least one line.
-        for _ in 0..lines.len() {
+        // Each pass takes a line apart, or takes out at least one.
+        let passes: usize = lines.iter().map(|line| 2 + line.parts.len()).sum();
+        for _ in 0..passes {
             let text = text(&lines);
             let file = SourceFile {
                 name: "import".to_owned(),
                 bytes: text.into_bytes(),
                 folder: PathBuf::from("/"),
             };
-            if !comment_out(&mut lines, &config::read(vec![file]).report.errors) {
+            let errors = config::read(vec![file]).report.errors;
+            if !take_apart(&mut lines, &errors) && !comment_out(&mut lines, &errors) {
                 break;
             }
         }
@@ -175,7 +205,10 @@ impl Document {
                 }
                 for (key, value) in &entry.keys {
                     let Value::Block(keys) = value else {
-                        lines.push(Line::written(4, format!("{key}: {}", shown(value))));
+                        lines.push(Line {
+                            parts: parts(key, value),
+                            ..Line::written(4, format!("{key}: {}", shown(value)))
+                        });
                         continue;
                     };
                     lines.push(Line::written(4, format!("{key}:")));
@@ -193,6 +226,8 @@ impl Document {
 struct Line {
     indent: usize,
     text: String,
+    /// Lines below the key alone that say the same.
+    parts: Vec<String>,
     /// Why it is a comment.
     refused: Option<String>,
 }
@@ -202,6 +237,7 @@ impl Line {
         Line {
             indent,
             text,
+            parts: Vec::new(),
             refused: None,
         }
     }
@@ -217,7 +253,7 @@ fn text(lines: &[Line]) -> String {
                 let why = why
                     .replace(['\n', '\r'], " ")
                     .replace(|one| !is_comment(one), "");
-                let what = line.text.trim_end_matches(':');
+                let what = line.text.trim_start_matches("- ").trim_end_matches(':');
                 writeln!(out, "{indent}# not translated: {what}: {why}")
             }
         };
@@ -225,6 +261,47 @@ fn text(lines: &[Line]) -> String {
         debug_assert!(written.is_ok());
     }
     out
+}
+
+/// Whether the value is a command, which is another one without one of its words.
+fn is_command(key: &str) -> bool {
+    let hooks = ["before_start", "after_ready", "after_stop"];
+    ["command", "reload_command"].contains(&key) || hooks.contains(&key)
+}
+
+/// The elements of a value, each in a line of its own.
+fn parts(key: &str, value: &Value) -> Vec<String> {
+    match value {
+        Value::List(list) if !is_command(key) => list
+            .iter()
+            .map(|one| format!("- {}", scalar(one)))
+            .collect(),
+        Value::Map(map) => map.iter().map(pair).collect(),
+        Value::List(_) | Value::Text(_) | Value::Block(_) => Vec::new(),
+    }
+}
+
+/// Gives each element of the values in which errors stand a line of its own, so that only those are lost that
+/// are wrong. Whether there is such a value.
+fn take_apart(lines: &mut Vec<Line>, errors: &[crate::report::Problem]) -> bool {
+    let places = errors.iter().filter_map(|problem| problem.place);
+    let wrong: HashSet<usize> = places.map(|place| place.line as usize - 1).collect();
+    let mut changed = false;
+    let old = std::mem::take(lines);
+    for (index, mut line) in old.into_iter().enumerate() {
+        let parts = match wrong.contains(&index) && line.refused.is_none() {
+            true => std::mem::take(&mut line.parts),
+            false => Vec::new(),
+        };
+        let indent = line.indent + 2;
+        if !parts.is_empty() {
+            changed = true;
+            line.text = line.text.split(' ').next().unwrap_or_default().to_owned();
+        }
+        lines.push(line);
+        lines.extend(parts.into_iter().map(|part| Line::written(indent, part)));
+    }
+    changed
 }
 
 /// Makes comments of the lines in which errors stand. An error at a name takes the whole entry. Whether
@@ -262,6 +339,7 @@ fn is_comment(letter: char) -> bool {
 /// A note as lines of comments.
 fn comments(indent: &str, note: &str) -> Vec<Line> {
     let lines = note.lines().map(|line| {
+        let line = line.replace('\t', " ");
         let line: String = line.chars().filter(|letter| is_comment(*letter)).collect();
         Line::written(indent.len(), format!("# {line}"))
     });
@@ -303,13 +381,7 @@ fn shown(value: &Value) -> String {
             format!("[{}]", list.join(", "))
         }
         Value::Map(map) => {
-            let map = map.iter();
-            let map: Vec<String> = map
-                .map(|(key, value)| match value.is_empty() {
-                    true => format!("{}: \"\"", scalar(key)),
-                    false => format!("{}: {}", scalar(key), nested(value)),
-                })
-                .collect();
+            let map: Vec<String> = map.iter().map(pair).collect();
             format!("{{ {} }}", map.join(", "))
         }
         Value::Block(keys) => {
@@ -318,6 +390,14 @@ fn shown(value: &Value) -> String {
                 .map(|(key, value)| format!("{key}: {}", shown(value)));
             keys.collect::<Vec<String>>().join(", ")
         }
+    }
+}
+
+/// A key of a mapping with its value.
+fn pair((key, value): &(String, String)) -> String {
+    match value.is_empty() {
+        true => format!("{}: \"\"", scalar(key)),
+        false => format!("{}: {}", scalar(key), nested(value)),
     }
 }
 

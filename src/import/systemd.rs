@@ -4,8 +4,13 @@ use super::document::{Document, Entry, Value, literal, with_variables};
 use super::sandbox::sandbox;
 use super::systemd_keys::{Meaning, meaning};
 use super::systemd_socket::{Socket, is_served_by, socket};
-use super::unit::{Unit, assignments, is_true, last, notes_of_unit, specifiers, stem, unresolved};
-use super::values::{octal, span, unit_words};
+use super::unit::{
+    UNKNOWN, Unit, assignments, has_specifier, is_true, last, notes_of_unit, specifiers, stem,
+    unresolved,
+};
+use super::values::{octal, span, unit_commands, unit_words};
+
+const NO_TIME: &str = "its time is not understood";
 
 /// The units as a configuration: a listener for each socket unit, a worker for each service.
 pub(super) fn import(units: &[Unit]) -> Document {
@@ -16,6 +21,10 @@ pub(super) fn import(units: &[Unit]) -> Document {
     }
     for unit in units.iter().filter(|unit| unit.name.ends_with(".service")) {
         service(unit, &sockets, &mut document);
+    }
+    let is_known = |name: &str| name.ends_with(".socket") || name.ends_with(".service");
+    for unit in units.iter().filter(|unit| !is_known(&unit.name)) {
+        document.note(&unit.name, "only sockets and services are translated");
     }
     for socket in &sockets {
         let has_service = units.iter().any(|unit| is_served_by(socket, &unit.name));
@@ -41,8 +50,22 @@ pub(super) fn sockets_of(unit: &Unit, is_there: impl Fn(&str) -> bool) -> Vec<St
     names
 }
 
+/// The assignments, one for each command.
+fn separated(keys: Vec<(String, String)>) -> Vec<(String, String)> {
+    let separated = keys
+        .into_iter()
+        .flat_map(|(key, value)| match key.starts_with("Exec") {
+            true => unit_commands(&value)
+                .into_iter()
+                .map(|command| (key.clone(), command))
+                .collect(),
+            false => vec![(key, value)],
+        });
+    separated.collect()
+}
+
 fn service(unit: &Unit, sockets: &[Socket], document: &mut Document) {
-    let keys = assignments(unit, "Service");
+    let keys = separated(assignments(unit, "Service"));
     let mut worker = Entry::new(stem(&unit.name).trim_end_matches('@'));
     notes_of_unit(unit, &mut worker);
     let mine: Vec<&Socket> = sockets
@@ -52,6 +75,11 @@ fn service(unit: &Unit, sockets: &[Socket], document: &mut Document) {
             is_served_by(socket, &unit.name) || unit_words(named).contains(&socket.unit)
         })
         .collect();
+    for name in unit_words(last(&keys, "Sockets").unwrap_or_default()) {
+        if !mine.iter().any(|socket| socket.unit == name) {
+            worker.note(&format!("Sockets={name}"), "this unit was not given");
+        }
+    }
     let is_accept = mine.iter().any(|socket| socket.accept);
     let is_template = unit.name.contains("@.");
     commands(&keys, unit, &mut worker);
@@ -76,8 +104,21 @@ fn service(unit: &Unit, sockets: &[Socket], document: &mut Document) {
     if is_template && !is_accept {
         worker.remark("A template: {instance} counts instances here, it is not the name of one.");
     }
+    // The defaults of systemd: every process is told to stop, and has longer than with listend.
+    worker.set("kill_mode", "group");
+    worker.set("stop_timeout", "90s");
     for (key, value) in &keys {
         apply(key, value, unit, &mut worker, is_accept);
+    }
+    if worker.get("environment").is_some() && worker.get("environment_file").is_some() {
+        worker.remark(
+            "Variables of `environment` win over those of `environment_file`; in systemd it is the other way round.",
+        );
+    }
+    if worker.get("supplementary_groups").is_some() {
+        worker.remark(
+            "`supplementary_groups` are all that it has; systemd adds them to the user's own.",
+        );
     }
     reload(&keys, unit, &mut worker);
     let on_demand = !mine.is_empty() && !starts_at_boot(unit);
@@ -111,20 +152,29 @@ fn apply(key: &str, value: &str, unit: &Unit, worker: &mut Entry, is_accept: boo
         Meaning::Mode(name) => worker.set(name, octal(value)),
         Meaning::Words(name) => worker.add(name, Value::List(unit_words(&plain))),
         Meaning::Span(name) => match span(value) {
-            Some(span) => worker.set(name, span),
-            None => worker.note(&written, "its time is not understood"),
+            Some(span) => worker.set(name, timeout(span)),
+            None => worker.note(&written, NO_TIME),
         },
         Meaning::Limit(name) => {
             let value = value.replace("infinity", "unlimited");
             worker.add("limits", Value::Map(vec![(name.to_owned(), value)]));
         }
         Meaning::No(why) => worker.note(&written, why),
-        Meaning::Special => special(key, value, &plain, worker, is_accept),
+        Meaning::Special => special(key, value, unit, worker, is_accept),
     }
 }
 
-fn special(key: &str, value: &str, plain: &str, worker: &mut Entry, is_accept: bool) {
+/// A timeout, which 0 turns off.
+fn timeout(span: String) -> String {
+    match span.as_str() {
+        "0" => "infinity".to_owned(),
+        _ => span,
+    }
+}
+
+fn special(key: &str, value: &str, unit: &Unit, worker: &mut Entry, is_accept: bool) {
     let written = format!("{key}={value}");
+    let plain = &specifiers(value, unit);
     match key {
         "Type" => match value {
             "notify" | "notify-reload" => worker.set("ready", "notify"),
@@ -136,17 +186,18 @@ fn special(key: &str, value: &str, plain: &str, worker: &mut Entry, is_accept: b
         "NotifyAccess" => match value {
             "main" | "all" => worker.set("notify_access", value),
             "exec" => worker.set("notify_access", "main"),
-            _ => {}
+            _ => worker.note(&written, "it is told to listend in any case"),
         },
         "TimeoutSec" => {
-            for name in ["start_timeout", "stop_timeout"] {
-                if let Some(span) = span(value) {
-                    worker.set(name, span);
-                }
-            }
+            let Some(span) = span(value).map(timeout) else {
+                return worker.note(&written, NO_TIME);
+            };
+            worker.set("start_timeout", span.as_str());
+            worker.set("stop_timeout", span);
         }
         "WatchdogSec" => match span(value).as_deref() {
-            Some("0" | "infinity") | None => {}
+            None => worker.note(&written, NO_TIME),
+            Some("0" | "infinity") => {}
             Some(span) => worker.set("watchdog", span),
         },
         "KillMode" => match value {
@@ -166,8 +217,12 @@ fn special(key: &str, value: &str, plain: &str, worker: &mut Entry, is_accept: b
             _ => worker.note(&written, "standard input is /dev/null, or the socket"),
         },
         "Environment" => {
-            for word in unit_words(plain) {
-                match word.split_once('=') {
+            for word in unit_words(value) {
+                if has_specifier(&word) {
+                    worker.note(&format!("Environment={word}"), UNKNOWN);
+                    continue;
+                }
+                match specifiers(&word, unit).split_once('=') {
                     Some((name, text)) => {
                         worker.add(
                             "environment",
@@ -332,6 +387,9 @@ fn commands(keys: &[(String, String)], unit: &Unit, worker: &mut Entry) {
             "the worker runs as its `user`",
         );
     }
+    if command.ignores_failure && last(keys, "Restart") == Some("on-failure") {
+        worker.note("- before the command", "its failures are failures");
+    }
     worker.set("command", command.words);
     if let Some(argv0) = command.argv0 {
         worker.set("argv0", literal(&argv0));
@@ -362,10 +420,13 @@ fn restart(keys: &[(String, String)], unit: &Unit, worker: &mut Entry, on_demand
     if let Some(listend) = listend {
         mapping.push(("policy".to_owned(), listend.to_owned()));
     }
-    if let Some(delay) = last(keys, "RestartSec")
-        .and_then(span)
-        .filter(|delay| delay != "0")
+    let delay = last(keys, "RestartSec");
+    if let Some(written) = delay
+        && span(written).is_none_or(|delay| delay == "0")
     {
+        let why = "`backoff` begins with 100ms, and is at least 1ms";
+        worker.note(&format!("RestartSec={written}"), why);
+    } else if let Some(delay) = delay.and_then(span) {
         let most = last(keys, "RestartMaxDelaySec").and_then(span);
         let delays = match most.filter(|most| most != "infinity") {
             Some(most) => format!("{delay}..{most}"),
@@ -414,25 +475,53 @@ fn restart(keys: &[(String, String)], unit: &Unit, worker: &mut Entry, on_demand
 }
 
 fn output(keys: &[(String, String)], unit: &Unit, worker: &mut Entry) {
-    let out = last(keys, "StandardOutput").unwrap_or("inherit");
-    let error = last(keys, "StandardError").unwrap_or("inherit");
-    for (key, value) in [("StandardOutput", out), ("StandardError", error)] {
-        let path = ["file:", "append:", "truncate:"]
-            .iter()
-            .find_map(|prefix| value.strip_prefix(prefix));
-        match (value, path) {
-            (_, Some(path)) => worker.set(
-                "output",
-                format!("file:{}", literal(&specifiers(path, unit))),
-            ),
-            ("null", _) if out == "null" && (error == "null" || error == "inherit") => {
-                worker.set("output", "null");
-            }
-            ("inherit" | "journal" | "socket", _) => {}
-            _ => worker.note(
+    let written = |key: &str| match last(keys, key) {
+        // What is older than the journal goes there.
+        Some("syslog") => Some("journal"),
+        Some("inherit") | None => None,
+        other => other,
+    };
+    let is_socket = last(keys, "StandardInput") == Some("socket");
+    let out = written("StandardOutput").unwrap_or(if is_socket { "socket" } else { "journal" });
+    let error = written("StandardError").unwrap_or(if is_socket { "journal" } else { out });
+    let path = |value: &str| {
+        let mut prefixes = ["file:", "append:", "truncate:"].iter();
+        let path = prefixes.find_map(|prefix| value.strip_prefix(prefix));
+        path.map(|path| format!("file:{}", literal(&specifiers(path, unit))))
+    };
+    // A connection is standard output as well, and what can be lost gives way.
+    let one = if is_socket || out == "null" {
+        error
+    } else {
+        out
+    };
+    let is_one =
+        |value: &str| value == one || path(one).is_some_and(|file| path(value) == Some(file));
+    let is_known = match (one, path(one)) {
+        (_, Some(file)) => {
+            worker.set("output", file);
+            true
+        }
+        ("null", _) => {
+            worker.set("output", "null");
+            true
+        }
+        (other, _) => matches!(other, "journal" | "socket"),
+    };
+    let is_done = |value: &str| is_one(value) && is_known;
+    for (key, value, is_done) in [
+        (
+            "StandardOutput",
+            out,
+            is_done(out) && !is_socket || out == "socket",
+        ),
+        ("StandardError", error, is_done(error)),
+    ] {
+        if !is_done && last(keys, key).is_some() {
+            worker.note(
                 &format!("{key}={value}"),
                 "both outputs go where `output` says",
-            ),
+            );
         }
     }
 }

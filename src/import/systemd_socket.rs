@@ -96,10 +96,7 @@ pub(super) fn socket(unit: &Unit, document: &mut Document) -> Socket {
             "MaxConnectionsPerSource" if socket.accept => {
                 socket.key("max_connections_per_source", value);
             }
-            "TriggerLimitIntervalSec"
-            | "TriggerLimitBurst"
-            | "PollLimitIntervalSec"
-            | "PollLimitBurst" => {}
+            "TriggerLimitIntervalSec" | "TriggerLimitBurst" => {}
             _ => match OPTIONS
                 .iter()
                 .find(|option| option.systemd == Some(&format!("{key}=")))
@@ -162,6 +159,7 @@ fn of_socket(key: &str) -> &'static str {
         "ExecStartPre" | "ExecStartPost" | "ExecStopPre" | "ExecStopPost" => {
             "a listener runs no commands; see `before_start` of a worker"
         }
+        "PollLimitIntervalSec" | "PollLimitBurst" => "see `trigger_limit` and `accept_rate`",
         "FlushPending" => "clients that wait are always served by the next worker",
         "PassFileDescriptorsToExec" => "a listener runs no commands",
         "SmackLabel" | "SmackLabelIPIn" | "SmackLabelIPOut" | "SELinuxContextFromNet" => {

@@ -436,3 +436,5 @@ fn what_check_refuses_is_a_comment() {
     );
     assert!(yaml.contains("# not translated: nice: 77: "), "{yaml}");
 }
+
+mod lost;

@@ -73,10 +73,11 @@ pub(super) fn notes_of_unit(unit: &Unit, entry: &mut Entry) {
                 entry.remark(&value);
                 continue;
             }
-            "Documentation"
-            | "StartLimitIntervalSec"
-            | "StartLimitInterval"
-            | "StartLimitBurst" => {
+            "Documentation" => continue,
+            "StartLimitIntervalSec" | "StartLimitInterval" | "StartLimitBurst" => {
+                if unit.name.ends_with(".socket") {
+                    entry.note(&format!("{key}={value}"), "a listener is bound once");
+                }
                 continue;
             }
             "DefaultDependencies"
@@ -98,32 +99,52 @@ pub(super) fn notes_of_unit(unit: &Unit, entry: &mut Entry) {
         entry.note(&format!("{key}={value}"), why);
     }
     for (key, value) in assignments(unit, "Install") {
-        if key == "Also" {
-            entry.note(
-                &format!("{key}={value}"),
-                "every worker in the configuration is enabled",
-            );
-        }
+        let why = match key.as_str() {
+            "Also" => "every worker in the configuration is enabled",
+            "Alias" => "it has one name",
+            "DefaultInstance" => "a worker has no instances by name",
+            _ => continue,
+        };
+        entry.note(&format!("{key}={value}"), why);
     }
 }
 
-/// Leaves out what depends on the instance or on the machine.
+/// Why something with a specifier is left out.
+pub(super) const UNKNOWN: &str = "what stands for the specifier is not known";
+
+/// Whether there is a specifier that depends on the instance or on the machine.
+pub(super) fn has_specifier(text: &str) -> bool {
+    let mut letters = text.chars();
+    while letters.by_ref().any(|letter| letter == '%') {
+        let specifier = letters.next();
+        if specifier.is_some_and(|letter| "aAbBdDfgGhHiIjJlmMoqsuUvwWyY".contains(letter)) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Leaves out what depends on the instance or on the machine. Variables of the environment are looked at one
+/// by one, before.
 pub(super) fn unresolved(entry: &mut Entry) {
-    let is_specifier = |value: &str| {
-        let mut behind = value.split('%').skip(1);
-        behind.any(|rest| {
-            rest.starts_with(|letter: char| "aAbBdDfgGhHiIjJlmMoqsuUvwWyY".contains(letter))
-        })
-    };
-    for (key, value) in entry.keys_with(is_specifier) {
-        let written = format!("{key}: {value}");
-        if key == "command" || key == "address" {
-            entry.remark(&format!(
-                "Replace the specifiers (systemd.unit(5)) in `{key}`."
-            ));
-        } else {
-            entry.remove(&key);
-            entry.note(&written, "what stands for the specifier is not known");
+    for key in entry.keys() {
+        match key.as_str() {
+            "environment" => {}
+            "command" | "address" => {
+                if entry
+                    .get(&key)
+                    .is_some_and(|value| has_specifier(&value.written()))
+                {
+                    entry.remark(&format!(
+                        "Replace the specifiers (systemd.unit(5)) in `{key}`."
+                    ));
+                }
+            }
+            key => {
+                for value in entry.take_out(key, has_specifier) {
+                    entry.note(&format!("{key}: {value}"), UNKNOWN);
+                }
+            }
         }
     }
 }

@@ -41,6 +41,33 @@ pub(super) fn unit_words(line: &str) -> Vec<String> {
     })
 }
 
+/// The commands of a line of a unit: a semicolon that is a word of its own, without quotes, is between two
+/// (systemd.service(5)).
+pub(super) fn unit_commands(line: &str) -> Vec<String> {
+    let (mut commands, mut start, mut quote) = (Vec::new(), 0, None);
+    let mut before = ' ';
+    let mut letters = line.char_indices().peekable();
+    while let Some((at, letter)) = letters.next() {
+        let next = letters.peek().map_or(' ', |(_, next)| *next);
+        match (quote, letter) {
+            (_, '\\') => {
+                letters.next();
+            }
+            (None, '"' | '\'') => quote = Some(letter),
+            (Some(end), letter) if letter == end => quote = None,
+            (None, ';') if before.is_whitespace() && next.is_whitespace() => {
+                commands.push(line[start..at].trim().to_owned());
+                start = at + 1;
+            }
+            _ => {}
+        }
+        before = letter;
+    }
+    commands.push(line[start..].trim().to_owned());
+    commands.retain(|command| !command.is_empty());
+    commands
+}
+
 /// The character with a number of so many digits, to some base, that begins with these.
 fn number(
     rest: &mut Peekable<Chars<'_>>,
@@ -92,13 +119,48 @@ pub(super) fn span(text: &str) -> Option<String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(seconds_text(seconds));
     }
-    let span: jiff::SignedDuration = text.parse().ok()?;
-    let span = Duration::try_from(span).ok()?;
+    let span = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+        Err(_) => parts_of_time(text)?,
+    };
+    // What is shorter than a millisecond is not none.
+    let span = match span.is_zero() {
+        true => span,
+        false => span.max(Duration::from_millis(1)),
+    };
     Some(match (span.as_secs(), span.subsec_millis()) {
         (seconds, 0) => seconds_text(seconds),
         (0, millis) => format!("{millis}ms"),
         (seconds, millis) => format!("{seconds}s{millis}ms"),
     })
+}
+
+/// Numbers with units, one behind the other.
+fn parts_of_time(text: &str) -> Option<Duration> {
+    let (mut sum, mut rest) = (Duration::ZERO, text.trim());
+    while !rest.is_empty() {
+        let is_number = |letter: char| letter.is_ascii_digit() || letter == '.';
+        let unit = rest.find(|letter| !is_number(letter))?;
+        let number: f64 = rest[..unit].parse().ok()?;
+        let behind = rest[unit..].trim_start();
+        let end = behind
+            .find(|letter: char| letter.is_ascii_digit() || letter.is_whitespace())
+            .unwrap_or(behind.len());
+        let seconds = match &behind[..end] {
+            "usec" | "us" | "μs" | "µs" => 0.000_001,
+            "msec" | "ms" => 0.001,
+            "seconds" | "second" | "sec" | "s" => 1.0,
+            "minutes" | "minute" | "min" | "m" => 60.0,
+            "hours" | "hour" | "hr" | "h" => 3600.0,
+            "days" | "day" | "d" => 86_400.0,
+            "weeks" | "week" | "w" => 604_800.0,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number * seconds).ok()?;
+        sum = sum.checked_add(part)?;
+        rest = behind[end..].trim_start();
+    }
+    Some(sum)
 }
 
 /// Seconds as a duration of the configuration.

@@ -1,0 +1,214 @@
+//! What was lost once: each setting is translated, or a comment names it.
+
+use super::{Format, has, made};
+
+/// Each of these has a comment.
+#[track_caller]
+fn names(yaml: &str, lost: &[&str]) {
+    for what in lost {
+        let comment = format!("# not translated: {what}: ");
+        assert!(yaml.contains(&comment), "`{comment}` is missing in\n{yaml}");
+    }
+}
+
+#[track_caller]
+fn lacks(yaml: &str, texts: &[&str]) {
+    for text in texts {
+        assert!(!yaml.contains(text), "`{text}` is in\n{yaml}");
+    }
+}
+
+fn service(lines: &str) -> String {
+    let text = format!("[Service]\nExecStart=/bin/app\n{lines}");
+    made(Format::Systemd, &[("app.service", &text)])
+}
+
+#[test]
+fn what_is_wrong_in_a_list_or_mapping_takes_nothing_else_with_it() {
+    let yaml = service(
+        "Environment=A=1 LISTEN_FDS=3\nLimitCPU=nonsense\nLimitNOFILE=9\n\
+         RestartSec=9\nRestart=on-failure\nStartLimitBurst=0\n",
+    );
+    has(
+        &yaml,
+        &["A: 1", "nofile: 9", "policy: on-failure", "backoff: 9s"],
+    );
+    names(
+        &yaml,
+        &["LISTEN_FDS: 3", "cpu: nonsense", "limit: \"0 in 10s\""],
+    );
+    let yaml = made(
+        Format::Systemd,
+        &[
+            (
+                "a.socket",
+                "[Socket]\nListenStream=/run/a\nListenStream=[::1:80\n",
+            ),
+            ("a.service", "[Service]\nExecStart=/bin/a\n"),
+        ],
+    );
+    has(&yaml, &["address:", "- unix:/run/a", "listeners: [a]"]);
+    names(&yaml, &["\"[::1:80\""]);
+    // One word less would be another command.
+    let yaml = made(
+        Format::Systemd,
+        &[("a.service", "[Service]\nExecStart=/bin/a $1 b\n")],
+    );
+    names(&yaml, &["command: [/bin/a, \"$1\", b]"]);
+}
+
+#[test]
+fn a_specifier_takes_the_variable_that_has_it() {
+    let yaml = made(
+        Format::Systemd,
+        &[(
+            "app@.service",
+            "[Service]\nExecStart=/bin/app\nEnvironment=A=%i B=c \"C=%%H:%%M\"\n\
+             EnvironmentFile=/etc/default/app\nEnvironmentFile=-/etc/default/app-%i\n",
+        )],
+    );
+    has(
+        &yaml,
+        &[
+            "environment: { B: c, C: \"%H:%M\" }",
+            "environment_file: [/etc/default/app]",
+            "# Variables of `environment` win over those of `environment_file`; in systemd it is the other way round.",
+        ],
+    );
+    names(
+        &yaml,
+        &["Environment=A=%i", "environment_file: -/etc/default/app-%i"],
+    );
+}
+
+// systemd.service(5): `;` as a word of its own separates commands, `\;` is a semicolon.
+#[test]
+fn a_line_with_several_commands_is_several_commands() {
+    let yaml = made(
+        Format::Systemd,
+        &[(
+            "app.service",
+            "[Service]\nType=oneshot\nExecStart=/bin/one a \"b ; c\" \\; d;e ; -/bin/two f ; /bin/three\n\
+             ExecStartPre=/bin/four ; /bin/five\n\
+             ExecReload=/bin/six ; /bin/kill -HUP $MAINPID\n",
+        )],
+    );
+    has(
+        &yaml,
+        &[
+            "command: [/bin/one, a, \"b ; c\", \";\", \"d;e\"]",
+            "before_start: [/bin/four]",
+            "reload_signal: SIGHUP",
+        ],
+    );
+    names(
+        &yaml,
+        &[
+            "ExecStart=-/bin/two f",
+            "ExecStart=/bin/three",
+            "ExecStartPre=/bin/five",
+            "ExecReload=/bin/six",
+        ],
+    );
+}
+
+// systemd.service(5): 0 turns these timeouts off. A fraction is no reason to forget a time.
+#[test]
+fn times_of_systemd() {
+    for (line, wanted) in [
+        ("TimeoutStartSec=0", "start_timeout: infinity"),
+        ("TimeoutStopSec=0", "stop_timeout: infinity"),
+        ("TimeoutSec=0", "stop_timeout: infinity"),
+        ("TimeoutStopSec=1.5", "stop_timeout: 1s500ms"),
+        ("TimeoutStopSec=1d 2h", "stop_timeout: 93600s"),
+        ("TimeoutStopSec=2minutes 3sec", "stop_timeout: 123s"),
+        ("TimeoutStopSec=1w", "stop_timeout: 604800s"),
+        ("TimeoutStopSec=500000us", "stop_timeout: 500ms"),
+        (
+            "Restart=always\nRestartSec=0.2",
+            "restart: { policy: always, backoff: 200ms }",
+        ),
+        (
+            "Restart=always\nRestartSec=500us",
+            "restart: { policy: always, backoff: 1ms }",
+        ),
+        // The defaults of systemd, where those of listend would lose something.
+        ("", "stop_timeout: 90s"),
+        ("", "kill_mode: group"),
+        ("KillMode=mixed", "kill_mode: process"),
+    ] {
+        has(&service(line), &[wanted]);
+    }
+    let yaml = service("WatchdogSec=abc\nRestartSec=abc\nTimeoutSec=abc\nRestart=always\n");
+    names(
+        &yaml,
+        &["WatchdogSec=abc", "RestartSec=abc", "TimeoutSec=abc"],
+    );
+    names(
+        &service("Restart=always\nRestartSec=0\n"),
+        &["RestartSec=0"],
+    );
+}
+
+#[test]
+fn outputs_that_differ_are_named() {
+    let yaml =
+        service("StandardOutput=append:/var/log/a.log\nStandardError=append:/var/log/a.err\n");
+    has(&yaml, &["output: file:/var/log/a.log"]);
+    names(&yaml, &["StandardError=append:/var/log/a.err"]);
+    let yaml = service("StandardError=append:/var/log/a.err\n");
+    names(&yaml, &["StandardError=append:/var/log/a.err"]);
+    lacks(&yaml, &["output: file"]);
+    let yaml = service("StandardOutput=append:/var/log/a.log\nStandardError=journal\n");
+    names(&yaml, &["StandardError=journal"]);
+    for same in ["inherit", "append:/var/log/a.log"] {
+        let yaml = service(&format!(
+            "StandardOutput=append:/var/log/a.log\nStandardError={same}\n"
+        ));
+        has(&yaml, &["output: file:/var/log/a.log"]);
+        lacks(&yaml, &["StandardError"]);
+    }
+    // A connection is standard output, too.
+    let yaml = service("StandardInput=socket\nStandardOutput=journal\n");
+    names(&yaml, &["StandardOutput=journal"]);
+}
+
+#[test]
+fn what_a_unit_says_is_not_passed_over() {
+    let yaml = service(
+        "Sockets=other.socket\nSupplementaryGroups=video\nNotifyAccess=none\nRestart=on-failure\n",
+    );
+    names(&yaml, &["Sockets=other.socket", "NotifyAccess=none"]);
+    has(
+        &yaml,
+        &["# `supplementary_groups` are all that it has; systemd adds them to the user's own."],
+    );
+    let yaml = made(
+        Format::Systemd,
+        &[(
+            "app.service",
+            "[Service]\nExecStart=-/bin/app\nRestart=on-failure\n[Install]\nAlias=b.service\n",
+        )],
+    );
+    names(&yaml, &["- before the command", "Alias=b.service"]);
+    let yaml = made(
+        Format::Systemd,
+        &[
+            (
+                "a.socket",
+                "[Unit]\nStartLimitBurst=3\n[Socket]\nListenStream=80\nPollLimitBurst=50\nPollLimitIntervalSec=10s\n",
+            ),
+            ("a.service", "[Service]\nExecStart=/bin/a\n"),
+            ("a.timer", "[Timer]\nOnBootSec=1\n"),
+        ],
+    );
+    names(
+        &yaml,
+        &[
+            "PollLimitBurst=50",
+            "PollLimitIntervalSec=10s",
+            "StartLimitBurst=3",
+            "a.timer",
+        ],
+    );
+}
