@@ -2,11 +2,11 @@
 
 use super::document::{Document, Entry, Value, literal};
 use super::ini::{self, Section};
-use super::values::{seconds_text, words};
+use super::values::{span, words};
 
 pub(super) fn import(text: &str) -> Document {
     let mut document = Document::default();
-    let sections = ini::python(text);
+    let sections = ini::python(text, &[';']);
     let mut sockets = Vec::new();
     for section in &sections {
         if let Some(name) = section.name.strip_prefix("socket:") {
@@ -26,6 +26,12 @@ pub(super) fn import(text: &str) -> Document {
             }
         } else if section.name.starts_with("plugin:") {
             document.note(&format!("[{}]", section.name), "listend has no plugins");
+        } else if section.name != "env"
+            && !["socket:", "env:"]
+                .iter()
+                .any(|start| section.name.starts_with(start))
+        {
+            document.note(&format!("[{}]", section.name), "it is not known here");
         }
     }
     document
@@ -142,6 +148,7 @@ fn watcher(name: &str, section: &Section, all: &[Section], sockets: &[(String, S
     for (key, value) in &section.keys {
         setting(key, value, &mut worker);
     }
+    let of_all = all.iter().filter(|other| other.name == "env");
     let environments = all.iter().filter(|other| {
         let names = other.name.strip_prefix("env:");
         names.is_some_and(|names| {
@@ -150,7 +157,13 @@ fn watcher(name: &str, section: &Section, all: &[Section], sockets: &[(String, S
                 .any(|one| one.trim() == name || one.trim() == "*")
         })
     });
+    let environments = of_all.chain(environments);
     for (variable, value) in environments.flat_map(|section| &section.keys) {
+        if value.contains('$') || value.contains("((circus.") {
+            let why = "a value of `environment` refers to no other variable";
+            worker.note(&format!("{variable} = {value}"), why);
+            continue;
+        }
         let pair = (variable.to_ascii_uppercase(), literal(value));
         worker.add("environment", Value::Map(vec![pair]));
     }
@@ -159,18 +172,22 @@ fn watcher(name: &str, section: &Section, all: &[Section], sockets: &[(String, S
 
 fn setting(key: &str, value: &str, worker: &mut Entry) {
     match key {
-        "cmd" | "args" | "shell" | "use_sockets" | "on_demand" | "copy_env" | "copy_path"
-        | "warmup_delay" | "close_child_stdin" => {}
+        "cmd" | "args" | "shell" | "use_sockets" | "on_demand" | "close_child_stdin" => {}
+        "copy_env" | "copy_path" if is_true(value) => {}
+        "copy_env" | "copy_path" => worker.note(
+            &format!("{key} = {value}"),
+            "a worker has the environment of listend",
+        ),
+        "warmup_delay" if value == "0" => {}
+        "warmup_delay" => worker.note(&format!("{key} = {value}"), "instances start together"),
         "numprocesses" => worker.set("instances", value),
         "singleton" if is_true(value) => worker.set("instances", "1"),
         "working_dir" => worker.set("working_directory", literal(value)),
         "uid" => worker.set("user", value),
         "gid" => worker.set("group", value),
-        "graceful_timeout" => match value.parse::<f64>() {
-            Ok(seconds) if seconds >= 0.0 => {
-                worker.set("stop_timeout", seconds_text(seconds as u64))
-            }
-            _ => worker.note(&format!("{key} = {value}"), "it is no number of seconds"),
+        "graceful_timeout" => match span(value) {
+            Some(span) => worker.set("stop_timeout", span),
+            None => worker.note(&format!("{key} = {value}"), "it is no number of seconds"),
         },
         "stop_signal" => worker.set(
             "stop_signal",
@@ -179,6 +196,7 @@ fn setting(key: &str, value: &str, worker: &mut Entry) {
         "stop_children" if is_true(value) => worker.set("kill_mode", "group"),
         "respawn" if !is_true(value) => worker.set("restart", "never"),
         "stdout_stream.class" | "stderr_stream.class" if value.ends_with("StdoutStream") => {}
+        "stdout_stream.class" if value.ends_with("FileStream") => {}
         "stdout_stream.filename" => worker.set("output", format!("file:{}", literal(value))),
         key if key.starts_with("rlimit_") => {
             let name = key.trim_start_matches("rlimit_").to_owned();

@@ -54,16 +54,18 @@ fn take(sections: &mut Vec<Section>, line: &str) {
     }
 }
 
-/// The sections of a file as Python's configparser reads it: indented lines continue a value, and a
-/// semicolon behind a blank begins a comment.
-pub(super) fn python(text: &str) -> Vec<Section> {
+/// The sections of a file as Python's configparser reads it: indented lines continue a value, and one of these
+/// characters behind a blank begins a comment.
+pub(super) fn python(text: &str, comments: &[char]) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
     for line in text.lines() {
         let trimmed = line.trim();
         if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
             continue;
         }
-        let line = line.split(" ;").next().unwrap_or_default().trim_end();
+        let ends = line.match_indices(comments).map(|(at, _)| &line[..at]);
+        let end = ends.into_iter().find(|start| start.ends_with([' ', '\t']));
+        let line = end.unwrap_or(line).trim_end();
         if line.starts_with([' ', '\t']) {
             let last = sections
                 .last_mut()

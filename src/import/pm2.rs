@@ -76,8 +76,23 @@ fn add(app: &Json, document: &mut Document) {
             .map(|word| literal(word))
             .collect::<Vec<String>>(),
     );
+    // The defaults of pm2, which tells all that descend from the process.
+    worker.set("stop_signal", "SIGINT");
+    if app["treekill"] != false {
+        worker.set("kill_mode", "group");
+    }
     for (key, value) in app.as_object().into_iter().flatten() {
         setting(key, value, &mut worker);
+    }
+    for key in ["log_file", "log"] {
+        let Some(file) = app[key].as_str() else {
+            continue;
+        };
+        if worker.get("output").is_some() {
+            worker.note(&format!("{key}: {file}"), "`output` is one file");
+        } else {
+            worker.set("output", format!("file:{}", literal(file)));
+        }
     }
     if let Some(port) = app["env"].get("PORT").map(text) {
         let mut listener = Entry::new(name);
@@ -136,7 +151,8 @@ fn setting(key: &str, value: &Json, worker: &mut Entry) {
         "wait_ready" if value == true => {
             worker.note(&written, "see `ready: accepting` and `ready: notify`");
         }
-        "out_file" | "output" | "log_file" | "log" => {
+        "treekill" | "log_file" | "log" => {}
+        "out_file" | "output" => {
             worker.set("output", format!("file:{}", literal(&text(value))));
         }
         "error_file" | "error" | "err_file" | "merge_logs" | "combine_logs" => {
@@ -144,7 +160,7 @@ fn setting(key: &str, value: &Json, worker: &mut Entry) {
         }
         "max_memory_restart" => worker.note(&written, "see `limits`"),
         "watch" if value == false => {}
-        "watch" | "ignore_watch" => worker.note(&written, "see `listend exec`"),
+        "watch" | "ignore_watch" => worker.note(&written, "see `watch`, a list of paths"),
         "max_restarts" | "min_uptime" | "exp_backoff_restart_delay" => {
             worker.note(&written, "see `limit` and `backoff` of `restart`");
         }

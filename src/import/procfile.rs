@@ -29,6 +29,12 @@ pub(super) fn import(text: &str) -> Document {
                 .map(str::to_owned)
                 .to_vec(),
         );
+        if name.trim() == "release" {
+            worker.remark(
+                "It runs once, with the others; Heroku runs it once for each release, before them.",
+            );
+            worker.set("restart", "never");
+        }
         if command.contains("$PORT") || command.contains("${PORT") || name.trim() == "web" {
             let port = FIRST_PORT + STEP * document.workers.len();
             let mut listener = Entry::new(name.trim());

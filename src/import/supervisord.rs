@@ -6,25 +6,35 @@ use super::values::{octal, seconds_text, words};
 
 pub(super) fn import(text: &str) -> Document {
     let mut document = Document::default();
-    for section in ini::python(text) {
+    let sections = ini::python(text, &[';', '#']);
+    for section in &sections {
         let (kind, name) = section.name.split_once(':').unwrap_or((&section.name, ""));
         match kind {
             "program" => {
                 let mut worker = Entry::new(name);
-                program(name, &section, &mut worker);
+                of_all(&sections, &mut worker);
+                program(name, section, &mut worker);
                 document.workers.push(worker);
             }
             "fcgi-program" => {
                 let mut worker = Entry::new(name);
-                let listener = socket(name, &section, &mut worker);
-                program(name, &section, &mut worker);
+                of_all(&sections, &mut worker);
+                let listener = socket(name, section, &mut worker);
+                program(name, section, &mut worker);
                 worker.set("listeners", vec![listener.name.clone()]);
                 // The listener is standard input.
                 worker.set("handoff", "fd0");
                 document.listeners.push(listener);
                 document.workers.push(worker);
             }
-            "supervisord" | "unix_http_server" | "inet_http_server" | "supervisorctl" => {
+            "supervisord" => {
+                for (key, value) in &section.keys {
+                    if !["environment", "umask"].contains(&key.as_str()) {
+                        document.note(&format!("{key}={value}"), "a setting of supervisord itself");
+                    }
+                }
+            }
+            "unix_http_server" | "inet_http_server" | "supervisorctl" => {
                 document.note(
                     &format!("[{}]", section.name),
                     "a setting of supervisord itself",
@@ -48,18 +58,32 @@ pub(super) fn import(text: &str) -> Document {
     document
 }
 
+/// What programs inherit of supervisord.
+fn of_all(sections: &[Section], worker: &mut Entry) {
+    for section in sections.iter().filter(|one| one.name == "supervisord") {
+        for (key, value) in &section.keys {
+            if ["environment", "umask"].contains(&key.as_str()) {
+                setting(key, value, "supervisord", worker);
+            }
+        }
+    }
+}
+
 fn socket(name: &str, section: &Section, worker: &mut Entry) -> Entry {
     let mut listener = Entry::new(name);
-    let socket = section.get("socket").unwrap_or_default();
-    let socket = expanded(socket, name, worker)
-        .replace("{{", "{")
-        .replace("}}", "}");
+    let written = section.get("socket").unwrap_or_default();
+    let socket = text_of("socket=", written, name, worker).unwrap_or_default();
+    let socket = socket.replace("{{", "{").replace("}}", "}");
     let address = match (
         socket.strip_prefix("unix://"),
         socket.strip_prefix("tcp://"),
     ) {
         (Some(path), _) => format!("unix:{path}"),
-        (None, Some(address)) => address.to_owned(),
+        (None, Some(address)) => match address.rsplit_once(':') {
+            Some(("localhost", port)) => format!("127.0.0.1:{port}"),
+            Some(("", port)) => format!("0.0.0.0:{port}"),
+            _ => address.to_owned(),
+        },
         (None, None) => socket.clone(),
     };
     listener.set("address", address);
@@ -77,53 +101,76 @@ fn socket(name: &str, section: &Section, worker: &mut Entry) -> Entry {
             _ => {}
         }
     }
-    if socket.starts_with("unix:") && section.get("socket_mode").is_none() {
-        listener.set("mode", "0700");
+    if socket.starts_with("unix:") {
+        if section.get("socket_mode").is_none() {
+            listener.set("mode", "0700");
+        }
+        if let (None, Some(user)) = (section.get("socket_owner"), section.get("user")) {
+            listener.set("owner", user);
+        }
     }
     listener
 }
 
-/// Replaces `%(program_name)s` and the like.
-fn expanded(text: &str, name: &str, worker: &mut Entry) -> String {
+/// A text in which `%(program_name)s` and the like are replaced. `environment` has what stands for `%(ENV_X)s`, and
+/// what has no placeholder stays as it is.
+fn expanded(
+    text: &str,
+    name: &str,
+    worker: &mut Entry,
+    mut environment: impl FnMut(&str) -> Option<String>,
+) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = text;
-    while let Some(at) = rest.find('%') {
-        out.push_str(&literal(&rest[..at]));
-        let tail = &rest[at..];
-        if let Some(behind) = tail.strip_prefix("%%") {
-            out.push('%');
-            rest = behind;
-            continue;
-        }
-        let inside = tail
-            .strip_prefix("%(")
+    let mut unknown = None;
+    while let Some((before, behind)) = rest.split_once('%') {
+        out.push_str(&literal(before));
+        let inside = behind
+            .strip_prefix('(')
             .and_then(|tail| tail.split_once(')'));
         let Some((variable, behind)) = inside else {
             out.push('%');
-            rest = &tail[1..];
+            rest = behind.strip_prefix('%').unwrap_or(behind);
             continue;
         };
         // `s`, `d` or `02d`.
-        let format = behind.find(|letter: char| letter.is_ascii_alphabetic());
-        let behind = format.map_or("", |end| &behind[end + 1..]);
-        match variable {
-            "program_name" | "group_name" => out.push_str(&literal(name)),
-            "process_num" => out.push_str("{instance}"),
-            variable => match variable.strip_prefix("ENV_") {
-                Some(variable) => {
-                    worker.set("expand_environment", "true");
-                    out.push_str(&format!("${{{variable}}}"));
+        let end = behind.find(|letter: char| letter.is_ascii_alphabetic());
+        let (format, behind) = behind.split_at(end.map_or(behind.len(), |end| end + 1));
+        let written = format!("%({variable}){format}");
+        match (
+            variable,
+            variable.strip_prefix("ENV_").and_then(&mut environment),
+        ) {
+            (_, Some(value)) => out.push_str(&value),
+            ("program_name" | "group_name", _) => out.push_str(&literal(name)),
+            ("process_num", _) => {
+                if !["d", "s", "i"].contains(&format) {
+                    worker.note(&written, "{instance} counts from 0, without zeros in front");
                 }
-                None => {
-                    worker.note(&format!("%({variable})s"), "it has no placeholder");
-                    out.push_str(variable);
-                }
-            },
+                out.push_str("{instance}");
+            }
+            _ => {
+                out.push_str(&literal(&written));
+                unknown = Some(written);
+            }
         }
         rest = behind;
     }
     out.push_str(&literal(rest));
-    out
+    match unknown {
+        None => Ok(out),
+        Some(_) => Err(out),
+    }
+}
+
+/// A value that is not of a command: without what is not known, it is another one.
+fn text_of(key: &str, text: &str, name: &str, worker: &mut Entry) -> Option<String> {
+    let expanded = expanded(text, name, worker, |_| None);
+    if expanded.is_err() {
+        let why = "there is no placeholder for it; variables are expanded in commands only";
+        worker.note(&format!("{key}{text}"), why);
+    }
+    expanded.ok()
 }
 
 /// `A="b",C='d'`.
@@ -145,11 +192,33 @@ fn pairs(text: &str) -> Vec<(String, String)> {
 
 fn program(name: &str, section: &Section, worker: &mut Entry) {
     let line = section.get("command").unwrap_or_default();
-    let command = words(line);
-    let command: Vec<String> = command
-        .iter()
-        .map(|word| expanded(word, name, worker))
-        .collect();
+    let expands = line.contains("%(ENV_");
+    if expands {
+        worker.set("expand_environment", "true");
+    }
+    let mut command = Vec::new();
+    for word in words(line) {
+        // A dollar sign means nothing to supervisord.
+        let word = if expands {
+            word.replace('$', "$$")
+        } else {
+            word
+        };
+        let variable = |variable: &str| Some(format!("${{{variable}}}"));
+        command.push(match expanded(&word, name, worker, variable) {
+            Ok(word) => word,
+            Err(word) => {
+                worker.note(&word, "there is no placeholder for it");
+                word
+            }
+        });
+    }
+    if command
+        .first()
+        .is_some_and(|program| program.contains("${"))
+    {
+        worker.note("a variable in the program", "write its path");
+    }
     worker.set("command", command);
     if section.get("autorestart").is_none() {
         worker.set("restart", "on-failure");
@@ -177,11 +246,14 @@ fn setting(key: &str, value: &str, name: &str, worker: &mut Entry) {
     let is_true = value.eq_ignore_ascii_case("true");
     match key {
         "command" | "process_name" | "socket" | "socket_mode" | "socket_owner"
-        | "socket_backlog" | "exitcodes" | "redirect_stderr" | "numprocs_start" => {}
+        | "socket_backlog" | "exitcodes" | "redirect_stderr" => {}
+        "numprocs_start" if value == "0" => {}
+        "numprocs_start" => worker.note(&written, "{instance} counts from 0"),
         "numprocs" => worker.set("instances", value),
         "directory" => {
-            let path = expanded(value, name, worker);
-            worker.set("working_directory", path);
+            if let Some(path) = text_of("directory=", value, name, worker) {
+                worker.set("working_directory", path);
+            }
         }
         "umask" => worker.set("umask", octal(value)),
         "user" => worker.set("user", value),
@@ -202,17 +274,22 @@ fn setting(key: &str, value: &str, name: &str, worker: &mut Entry) {
         "stopasgroup" | "killasgroup" => {}
         "environment" => {
             for (variable, text) in pairs(value) {
-                let text = expanded(&text, name, worker);
-                worker.add("environment", Value::Map(vec![(variable, text)]));
+                let key = format!("environment {variable}=");
+                if let Some(text) = text_of(&key, &text, name, worker) {
+                    worker.add("environment", Value::Map(vec![(variable, text)]));
+                }
             }
         }
+        // Where listend's own output goes.
+        "stdout_logfile" if matches!(value, "/dev/stdout" | "/dev/fd/1") => {}
         "stdout_logfile" if value.starts_with('/') => {
-            let path = expanded(value, name, worker);
-            worker.set("output", format!("file:{path}"));
+            if let Some(path) = text_of("stdout_logfile=", value, name, worker) {
+                worker.set("output", format!("file:{path}"));
+            }
         }
         "stdout_logfile" if value == "NONE" => worker.set("output", "null"),
-        "stderr_logfile" | "stdout_logfile" if matches!(value, "NONE" | "AUTO" | "/dev/stderr") => {
-        }
+        "stderr_logfile" | "stdout_logfile"
+            if matches!(value, "NONE" | "AUTO" | "/dev/stderr" | "/dev/fd/2") => {}
         "stderr_logfile" => worker.note(&written, "both outputs go where `output` says"),
         "autostart" if is_true => {}
         "autostart" => worker.note(&written, "take it out of the configuration"),
@@ -220,6 +297,7 @@ fn setting(key: &str, value: &str, name: &str, worker: &mut Entry) {
         "startsecs" | "startretries" => {
             worker.note(&written, "see `limit` and `backoff` of `restart`");
         }
+        key if key.contains("_maxbytes") && value == "0" => {}
         key if key.contains("_maxbytes") || key.contains("_backups") => {
             worker.note(&written, "use logrotate with `listend signal --reopen`");
         }

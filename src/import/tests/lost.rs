@@ -212,3 +212,110 @@ fn what_a_unit_says_is_not_passed_over() {
         ],
     );
 }
+
+#[test]
+fn a_variable_of_supervisord_takes_nothing_else_with_it() {
+    let text = "[supervisord]\nenvironment=GLOBAL=\"1\",A=\"of all\"\numask=027\nuser=root\n\
+        [program:a]\ncommand=/bin/a \"$HOME\" %(ENV_X)s %(here)s # comment\n\
+        environment=A=\"1\",PATH=\"/opt:%(ENV_PATH)s\",HERE=\"%(here)s/x\",N=\"%(process_num)02d\",B='2'\n\
+        directory=%(ENV_HOME)s/app\nnumprocs=2\nnumprocs_start=1\n";
+    let yaml = made(Format::Supervisord, &[("supervisord.conf", text)]);
+    has(
+        &yaml,
+        &[
+            "environment: { GLOBAL: 1, A: 1, \"N\": \"{instance}\", B: 2 }",
+            "command: [/bin/a, \"$$HOME\", \"${X}\", \"%(here)s\"]",
+            "expand_environment: true",
+            "umask: 0027",
+        ],
+    );
+    names(
+        &yaml,
+        &[
+            "environment PATH=/opt:%(ENV_PATH)s",
+            "environment HERE=%(here)s/x",
+            "directory=%(ENV_HOME)s/app",
+            "%(here)s",
+            "%(process_num)02d",
+            "numprocs_start=1",
+            "user=root",
+        ],
+    );
+}
+
+#[test]
+fn outputs_and_sockets_of_supervisord() {
+    let text = "[program:a]\ncommand=/bin/a\nstdout_logfile=/dev/stdout\nstdout_logfile_maxbytes=0\n\
+        stderr_logfile=/dev/fd/2\n\
+        [fcgi-program:tcp]\ncommand=/bin/b\nsocket=tcp://localhost:9002\n\
+        [fcgi-program:any]\ncommand=/bin/b\nsocket=tcp://:9003\n\
+        [fcgi-program:unix]\ncommand=/bin/b\nsocket=unix:///run/b.sock\nuser=www-data\n";
+    let yaml = made(Format::Supervisord, &[("supervisord.conf", text)]);
+    lacks(
+        &yaml,
+        &[
+            "/dev/stdout",
+            "/dev/fd/2",
+            "maxbytes",
+            "not translated: handoff",
+        ],
+    );
+    has(
+        &yaml,
+        &[
+            "address: 127.0.0.1:9002",
+            "address: 0.0.0.0:9003",
+            "owner: www-data",
+        ],
+    );
+}
+
+#[test]
+fn sections_and_times_of_circus() {
+    let text = "[env]\nglobal = 1\npath = $PATH:/opt\n[watcher:a]\ncmd = /bin/a\ncopy_env = False\n\
+        warmup_delay = 3\ngraceful_timeout = 0.5\nrlimit_nofile = 9\nrlimit_bad = 1\n\
+        stdout_stream.class = FileStream\nstdout_stream.filename = /var/log/a.log\n[env:a]\nown = 2\n[other]\nx = 1\n";
+    let yaml = made(Format::Circus, &[("circus.ini", text)]);
+    has(
+        &yaml,
+        &[
+            "environment: { GLOBAL: 1, OWN: 2 }",
+            "stop_timeout: 500ms",
+            "nofile: 9",
+        ],
+    );
+    names(
+        &yaml,
+        &[
+            "path = $PATH:/opt",
+            "copy_env = False",
+            "warmup_delay = 3",
+            "bad: 1",
+            "[other]",
+        ],
+    );
+    lacks(&yaml, &["FileStream"]);
+}
+
+#[test]
+fn signals_and_files_of_pm2() {
+    let text = r#"{"apps":[{"name":"a","script":"a.js","log_file":"/var/log/l","out_file":"/var/log/o","treekill":false},
+        {"name":"b","script":"b.js","watch":true}]}"#;
+    let yaml = made(Format::Pm2, &[("ecosystem.config.json", text)]);
+    has(
+        &yaml,
+        &[
+            "stop_signal: SIGINT",
+            "kill_mode: group",
+            "output: file:/var/log/o",
+        ],
+    );
+    assert_eq!(yaml.matches("kill_mode: group").count(), 1, "{yaml}");
+    names(&yaml, &["log_file: /var/log/l", "watch: true"]);
+}
+
+#[test]
+fn a_release_of_a_procfile_runs_once() {
+    let yaml = made(Format::Procfile, &[("Procfile", "release: ./migrate\n")]);
+    has(&yaml, &["restart: never"]);
+}
