@@ -2,10 +2,11 @@
 
 use super::document::{Document, Entry, Value, literal};
 use super::values::words;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 pub(super) fn import(tree: &Json) -> Document {
     let mut document = Document::default();
+    let tree = &merged(tree);
     for (name, service) in tree["services"].as_object().into_iter().flatten() {
         add(name, service, &mut document);
     }
@@ -19,6 +20,33 @@ pub(super) fn import(tree: &Json) -> Document {
         );
     }
     document
+}
+
+/// Without `<<`: with the pairs of what it names, unless they are written.
+fn merged(value: &Json) -> Json {
+    let Json::Object(pairs) = value else {
+        return match value {
+            Json::Array(items) => items.iter().map(merged).collect(),
+            scalar => scalar.clone(),
+        };
+    };
+    let mut all = Map::new();
+    for (key, value) in pairs {
+        if key != "<<" {
+            all.insert(key.clone(), merged(value));
+            continue;
+        }
+        let others = match value {
+            Json::Array(others) => others.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        for (key, value) in others.iter().filter_map(Json::as_object).flatten() {
+            if !all.contains_key(key) {
+                all.insert(key.clone(), merged(value));
+            }
+        }
+    }
+    Json::Object(all)
 }
 
 fn text(value: &Json) -> String {
@@ -45,8 +73,39 @@ fn has_variables(text: &str) -> bool {
     text.replace("$$", "").contains('$')
 }
 
+/// With one dollar sign for two, and `${NAME:-DEFAULT}` as its default.
 fn plain(text: &str) -> String {
-    text.replace("$$", "$")
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once('$') {
+        out.push_str(before);
+        let default = behind
+            .strip_prefix('{')
+            .and_then(|inside| inside.split_once('}'))
+            .and_then(|(inside, after)| Some((inside.split_once('-')?, after)));
+        match default {
+            _ if behind.starts_with('$') => {
+                out.push('$');
+                rest = &behind[1..];
+            }
+            Some(((name, default), after))
+                if !default.contains('$') && is_name(name.trim_end_matches(':')) =>
+            {
+                out.push_str(default);
+                rest = after;
+            }
+            _ => {
+                out.push('$');
+                rest = behind;
+            }
+        }
+    }
+    out + rest
+}
+
+fn is_name(text: &str) -> bool {
+    text.chars()
+        .all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
 }
 
 /// A command: a list, or text that is split as a shell would.
@@ -61,6 +120,9 @@ fn add(name: &str, service: &Json, document: &mut Document) {
     let mut worker = Entry::new(name);
     let mut listeners = Vec::new();
     for port in service["ports"].as_array().into_iter().flatten() {
+        if has_variables(&text(port)) {
+            worker.note(&format!("ports: {}", text(port)), UNKNOWN);
+        }
         match address(port) {
             Some(address) => {
                 let number = listeners.len() + 1;
@@ -104,6 +166,8 @@ fn add(name: &str, service: &Json, document: &mut Document) {
     for (key, value) in service.as_object().into_iter().flatten() {
         setting(key, value, &mut worker);
     }
+    restart(service, &mut worker);
+    resources(service, &mut worker);
     document.workers.push(worker);
 }
 
@@ -111,12 +175,12 @@ fn add(name: &str, service: &Json, document: &mut Document) {
 fn address(port: &Json) -> Option<String> {
     let (host, published, protocol) = if port.is_object() {
         (
-            text(&port["host_ip"]),
-            text(&port["published"]),
-            text(&port["protocol"]),
+            plain(&text(&port["host_ip"])),
+            plain(&text(&port["published"])),
+            plain(&text(&port["protocol"])),
         )
     } else {
-        let text = text(port);
+        let text = plain(&text(port));
         let (text, protocol) = text.rsplit_once('/').unwrap_or((&text, ""));
         let (rest, _target) = text.rsplit_once(':')?;
         let (host, published) = rest.rsplit_once(':').unwrap_or(("", rest));
@@ -142,7 +206,8 @@ fn address(port: &Json) -> Option<String> {
 fn setting(key: &str, value: &Json, worker: &mut Entry) {
     let written = text(value);
     match key {
-        "ports" | "command" | "entrypoint" => {}
+        "ports" | "command" | "entrypoint" | "restart" => {}
+        "mem_limit" | "cpus" | "pids_limit" => {}
         "environment" => {
             let pairs: Vec<(String, String)> = match value {
                 // Without a value it is the one that listend has.
@@ -165,7 +230,25 @@ fn setting(key: &str, value: &Json, worker: &mut Entry) {
                 worker.add("environment", Value::Map(vec![(name, value)]));
             }
         }
-        "env_file" => worker.set("environment_file", texts(value)),
+        "env_file" => {
+            let files = match value {
+                Json::Array(files) => files.as_slice(),
+                one => std::slice::from_ref(one),
+            };
+            for file in files {
+                let dash = match text(&file["required"]).as_str() {
+                    "false" => "-",
+                    _ => "",
+                };
+                let path = if file.is_object() {
+                    &file["path"]
+                } else {
+                    file
+                };
+                let path = format!("{dash}{}", text(path));
+                worker.add("environment_file", Value::List(vec![path]));
+            }
+        }
         "user" => match written.split_once(':') {
             Some((user, group)) => {
                 worker.set("user", user);
@@ -177,14 +260,9 @@ fn setting(key: &str, value: &Json, worker: &mut Entry) {
         "stop_signal" => worker.set("stop_signal", written),
         "stop_grace_period" => worker.set("stop_timeout", written),
         "scale" => worker.set("instances", written),
-        "deploy" if !value["replicas"].is_null() => {
-            worker.set("instances", text(&value["replicas"]))
-        }
-        "restart" => match written.split(':').next().unwrap_or_default() {
-            "no" | "false" => worker.set("restart", "never"),
-            "on-failure" => worker.set("restart", "on-failure"),
-            _ => worker.set("restart", "always"),
-        },
+        "deploy" => deploy(value, worker),
+        "oom_score_adj" => worker.set("oom_score_adjust", written),
+        "group_add" => worker.set("supplementary_groups", texts(value)),
         "ulimits" => {
             for (name, limit) in value.as_object().into_iter().flatten() {
                 let limit = match limit {
@@ -217,5 +295,101 @@ fn setting(key: &str, value: &Json, worker: &mut Entry) {
             &format!("{key}: {written}"),
             "listend runs programs without containers",
         ),
+    }
+}
+
+fn deploy(deploy: &Json, worker: &mut Entry) {
+    for (key, value) in deploy.as_object().into_iter().flatten() {
+        match key.as_str() {
+            "replicas" => worker.set("instances", text(value)),
+            "restart_policy" => {}
+            "resources" => {
+                for (key, value) in value.as_object().into_iter().flatten() {
+                    if key != "limits" {
+                        lost(&format!("deploy.resources.{key}"), value, worker);
+                    }
+                }
+            }
+            key => lost(&format!("deploy.{key}"), value, worker),
+        }
+    }
+}
+
+fn lost(key: &str, value: &Json, worker: &mut Entry) {
+    worker.note(
+        &format!("{key}: {}", text(value)),
+        "listend runs programs without containers",
+    );
+}
+
+/// How often docker restarts a container counts for as long as it is there.
+const FOR_GOOD: &str = "365d";
+
+/// `restart`, which `deploy.restart_policy` replaces.
+fn restart(service: &Json, worker: &mut Entry) {
+    let policy = &service["deploy"]["restart_policy"];
+    let short = text(&service["restart"]);
+    let (name, most) = match (policy.is_object(), short.split_once(':')) {
+        (true, _) => (text(&policy["condition"]), text(&policy["max_attempts"])),
+        (false, Some((name, most))) => (name.to_owned(), most.to_owned()),
+        (false, None) if short.is_empty() => ("no".to_owned(), String::new()),
+        (false, None) => (short, String::new()),
+    };
+    let name = match name.as_str() {
+        "no" | "none" | "false" => "never",
+        "on-failure" => "on-failure",
+        _ => "always",
+    };
+    let mut mapping = vec![("policy".to_owned(), name.to_owned())];
+    let mut add = |key: &str, value: String| mapping.push((key.to_owned(), value));
+    let delay = text(&policy["delay"]);
+    if !delay.is_empty() && delay != "0s" {
+        add("backoff", delay);
+    }
+    if !most.is_empty() && most != "0" {
+        let window = match text(&policy["window"]) {
+            window if window.is_empty() => FOR_GOOD.to_owned(),
+            window => window,
+        };
+        add("limit", format!("{most} in {window}"));
+        add("cool_down", "never".to_owned());
+    }
+    match mapping.as_slice() {
+        [_] => worker.set("restart", name),
+        _ => worker.set("restart", Value::Map(mapping)),
+    }
+}
+
+/// The limits of resources, those of `deploy` in place of the older keys.
+fn resources(service: &Json, worker: &mut Entry) {
+    let limits = &service["deploy"]["resources"]["limits"];
+    let mut sandbox = Vec::new();
+    for (key, new, old) in [
+        ("memory_max", "memory", "mem_limit"),
+        ("cpu_quota", "cpus", "cpus"),
+        ("tasks_max", "pids", "pids_limit"),
+    ] {
+        let (name, value) = match text(&limits[new]) {
+            value if value.is_empty() => (old.to_owned(), text(&service[old])),
+            value => (format!("deploy.resources.limits.{new}"), value),
+        };
+        let unlimited = ["", "0", "-1"].contains(&value.as_str());
+        let translated = match key {
+            _ if unlimited => continue,
+            // Docker has small letters, and a `b` behind them.
+            "memory_max" => Some(value.to_ascii_uppercase().trim_end_matches('B').to_owned()),
+            "cpu_quota" => value
+                .parse::<f64>()
+                .ok()
+                .map(|cpus| format!("{:.0}%", cpus * 100.0)),
+            _ => Some(value.clone()),
+        };
+        match translated {
+            Some(translated) => sandbox.push((key.to_owned(), translated.into())),
+            None => worker.note(&format!("{name}: {value}"), "it is no number"),
+        }
+    }
+    if !sandbox.is_empty() {
+        worker.set("sandbox", Value::Block(sandbox));
     }
 }

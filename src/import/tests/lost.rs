@@ -298,6 +298,54 @@ fn sections_and_times_of_circus() {
 }
 
 #[test]
+fn restarts_and_resources_of_compose() {
+    let text = "x-env: &env\n  A: 1\nservices:\n  few: {command: /bin/a, restart: 'on-failure:3'}\n\
+        \x20 none: {command: /bin/a}\n\
+        \x20 web:\n    command: /bin/a\n    environment:\n      <<: *env\n      B: 2\n      C: ${X:-c}\n\
+        \x20   ports: ['8080:80', '${PORT:-7070}:70', '9000-9001:80-81', 'nonsense:1']\n\
+        \x20   env_file: [a.env, {path: b.env}, {path: c.env, required: false}]\n\
+        \x20   deploy:\n      mode: replicated\n      replicas: 2\n\
+        \x20     resources: {limits: {cpus: '0.50', memory: 50m, pids: 100}, reservations: {memory: 20M}}\n\
+        \x20     restart_policy: {condition: on-failure, delay: 5s, max_attempts: 4, window: 2m}\n\
+        \x20 once: {command: /bin/a, deploy: {restart_policy: {condition: none}}}\n\
+        \x20 any: {command: /bin/a, restart: 'no', deploy: {restart_policy: {delay: 5s, max_attempts: 4}}}\n\
+        \x20 old: {command: /bin/a, restart: always, mem_limit: 1g, cpus: 1.5, pids_limit: 50, oom_score_adj: 9, group_add: [audio]}\n";
+    let yaml = made(Format::Compose, &[("compose.yaml", text)]);
+    has(
+        &yaml,
+        &[
+            "restart: { policy: on-failure, limit: \"3 in 365d\", cool_down: never }",
+            "restart: never",
+            "environment: { A: 1, B: 2, C: c }",
+            "address: \":7070\"",
+            "address: \":9000-9001\"",
+            "environment_file: [a.env, b.env, -c.env]",
+            "instances: 2",
+            "restart: { policy: on-failure, backoff: 5s, limit: \"4 in 2m\", cool_down: never }",
+            "restart: { policy: always, backoff: 5s, limit: \"4 in 365d\", cool_down: never }",
+            "memory_max: 50M",
+            "cpu_quota: 50%",
+            "tasks_max: 100",
+            "memory_max: 1G",
+            "cpu_quota: 150%",
+            "tasks_max: 50",
+            "oom_score_adjust: 9",
+        ],
+    );
+    assert_eq!(yaml.matches("restart: never").count(), 2, "{yaml}");
+    names(
+        &yaml,
+        &[
+            "deploy.resources.reservations: {\"memory\":\"20M\"}",
+            "deploy.mode: replicated",
+            "C=${X:-c}",
+            "ports: ${PORT:-7070}:70",
+        ],
+    );
+    lacks(&yaml, &["not translated: listeners"]);
+}
+
+#[test]
 fn signals_and_files_of_pm2() {
     let text = r#"{"apps":[{"name":"a","script":"a.js","log_file":"/var/log/l","out_file":"/var/log/o","treekill":false},
         {"name":"b","script":"b.js","watch":true}]}"#;
