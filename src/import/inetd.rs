@@ -1,7 +1,7 @@
 //! inetd.conf and the files of xinetd.
 
 use super::document::{Document, Entry, Value, literal};
-use super::values::{port, words};
+use super::values::{octal, port, words};
 use std::collections::HashMap;
 
 /// The address of a service: scheme, host and port.
@@ -14,6 +14,9 @@ fn address(protocol: &str, host: Option<&str>, port: u16, v6_by_default: bool) -
         _ => return None,
     };
     let host = match (host.unwrap_or("*"), family) {
+        // A program that waits takes one socket.
+        ("localhost", "6") => "[::1]".to_owned(),
+        ("localhost", _) => "127.0.0.1".to_owned(),
         ("*", "6") => "[::]".to_owned(),
         ("*", "46") => String::new(),
         ("*", "") if v6_by_default => String::new(),
@@ -92,7 +95,13 @@ impl Service<'_> {
             Some((wait, rate)) => (wait, Some(rate)),
             None => (self.wait, None),
         };
-        // HOST:SERVICE is for one address.
+        // WAIT/MAX-CHILD/MAX-CONNECTIONS-PER-IP-PER-MINUTE/MAX-CHILD-PER-IP of FreeBSD.
+        let mut limits = wait.split('/');
+        let wait = limits.next().unwrap_or_default();
+        if !["wait", "nowait"].contains(&wait) {
+            return document.note(line, "its fourth field is neither `wait` nor `nowait`");
+        }
+        // HOST:SERVICE is for one address, or several.
         let (host, service) = match self.service.rsplit_once(':') {
             Some((host, service)) => (Some(host), service),
             None => (host, self.service),
@@ -102,13 +111,18 @@ impl Service<'_> {
             None => (self.protocol, None),
         };
         let is_unix = protocol == "unix";
-        let address = match (is_unix, port(service, protocol)) {
-            (true, _) if self.kind == "dgram" => Some(format!("unix-dgram:{service}")),
-            (true, _) => Some(format!("unix:{service}")),
-            (false, Some(port)) => address(protocol, host, port, false),
-            (false, None) => None,
+        let addresses: Option<Vec<String>> = match (is_unix, self.kind) {
+            (true, "dgram") => Some(vec![format!("unix-dgram:{service}")]),
+            (true, "stream") => Some(vec![format!("unix:{service}")]),
+            (false, "stream" | "dgram") => port(service, protocol).and_then(|port| {
+                let hosts = host.unwrap_or("*").split(',');
+                hosts
+                    .map(|host| address(protocol, Some(host), port, false))
+                    .collect()
+            }),
+            _ => return document.note(line, "listend has no such socket for it"),
         };
-        let Some(address) = address else {
+        let Some(addresses) = addresses else {
             return document.note(
                 line,
                 "the port of this service is not known: write its number",
@@ -121,7 +135,10 @@ impl Service<'_> {
             stem.to_owned()
         };
         let mut listener = Entry::new(&name);
-        listener.set("address", address);
+        match addresses.as_slice() {
+            [address] => listener.set("address", address.as_str()),
+            _ => listener.set("address", addresses),
+        }
         for option in options.into_iter().flat_map(|options| options.split(',')) {
             match option.split_once('=') {
                 Some(("rcvbuf", size)) => listener.set("receive_buffer", size.to_ascii_uppercase()),
@@ -136,10 +153,27 @@ impl Service<'_> {
         worker.set("handoff", "inetd");
         match self.user.split_once(['.', ':']) {
             Some((user, group)) => {
+                let (group, class) = group.split_once('/').unwrap_or((group, ""));
                 worker.set("user", user);
                 worker.set("group", group);
+                if !class.is_empty() {
+                    worker.note(&format!("login class {class}"), "Linux has none");
+                }
             }
             None => worker.set("user", self.user),
+        }
+        if wait == "nowait" {
+            let mut limit = || limits.next().filter(|limit| *limit != "0");
+            worker.set("max_connections", limit().unwrap_or("none"));
+            if let Some(per_minute) = limit() {
+                worker.note(
+                    &format!("{per_minute} connections of an address in a minute"),
+                    "`accept_rate` is for all addresses together",
+                );
+            }
+            if let Some(per_source) = limit() {
+                worker.set("max_connections_per_source", per_source);
+            }
         }
         if let Some(rate) = rate {
             worker.set(rate_key(wait == "wait"), format!("{rate} in 1m"));
@@ -171,43 +205,56 @@ type Attributes = HashMap<String, Vec<String>>;
 pub(super) fn xinetd(text: &str) -> Document {
     let mut document = Document::default();
     let mut defaults = Attributes::new();
-    let mut current: Option<(String, Attributes)> = None;
+    let mut services: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut current: Option<(&str, Vec<&str>)> = None;
     for line in text.lines() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') || line == "{" {
             continue;
         }
         if line == "}" {
-            match current.take() {
-                Some((name, found)) if name.is_empty() => defaults = found,
-                Some((name, found)) => service(&name, found, &defaults, &mut document),
-                None => {}
-            }
-        } else if let Some((_, attributes)) = &mut current {
-            assign(line, attributes);
+            services.extend(current.take());
+        } else if let Some((_, lines)) = &mut current {
+            lines.push(line);
         } else if line.trim_end_matches('{').trim() == "defaults" {
-            current = Some((String::new(), Attributes::new()));
+            current = Some(("", Vec::new()));
         } else if let Some(name) = line.strip_prefix("service") {
-            let name = name.trim_end_matches('{').trim();
-            current = Some((name.to_owned(), Attributes::new()));
+            current = Some((name.trim_end_matches('{').trim(), Vec::new()));
         } else {
             document.note(line, "give the files themselves to `listend import`");
         }
     }
+    // They are for the services in front of them as well.
+    let (all, services): (Vec<_>, Vec<_>) = services.into_iter().partition(|one| one.0.is_empty());
+    for line in all.iter().flat_map(|(_, lines)| lines) {
+        assign(line, &mut defaults, &Attributes::new());
+    }
+    for (name, lines) in services {
+        let mut of = Attributes::new();
+        for line in lines {
+            assign(line, &mut of, &defaults);
+        }
+        service(name, of, &defaults, &mut document);
+    }
     document
 }
 
-fn assign(line: &str, attributes: &mut Attributes) {
+fn assign(line: &str, attributes: &mut Attributes, defaults: &Attributes) {
     let Some((name, value)) = line.split_once('=') else {
         return;
     };
-    let values = words(value);
+    // There are no quotes.
+    let values: Vec<String> = value.split_whitespace().map(str::to_owned).collect();
     let (name, sign) = match name.trim_end() {
         name if name.ends_with('+') => (name.trim_end_matches('+'), '+'),
         name if name.ends_with('-') => (name.trim_end_matches('-'), '-'),
         name => (name, '='),
     };
-    let held = attributes.entry(name.trim().to_owned()).or_default();
+    let name = name.trim().to_owned();
+    let before = defaults.get(&name).cloned();
+    let held = attributes
+        .entry(name)
+        .or_insert_with(|| before.unwrap_or_default());
     match sign {
         '+' => held.extend(values),
         '-' => held.retain(|value| !values.contains(value)),
@@ -229,8 +276,20 @@ fn service(name: &str, mut of: Attributes, defaults: &Attributes, document: &mut
             .is_some_and(|values| values.iter().any(|value| value == word))
     };
     let what = format!("service {name}");
-    if first("disable") == Some("yes") {
+    let id = first("id").unwrap_or(name);
+    let is_named = |key: &str| has(key, name) || has(key, id);
+    if first("disable") == Some("yes")
+        || is_named("disabled")
+        || of.contains_key("enabled") && !is_named("enabled")
+        || has("flags", "DISABLE")
+    {
         return document.note(&what, "it is disabled");
+    }
+    if has("type", "TCPMUX") || has("type", "TCPMUXPLUS") {
+        return document.note(&what, "listend has no tcpmux");
+    }
+    if !matches!(first("socket_type"), None | Some("stream" | "dgram")) {
+        return document.note(&what, "listend has no such socket for it");
     }
     if has("type", "INTERNAL") || first("server").is_none() && first("redirect").is_none() {
         return document.note(&what, "listend has no services of its own");
@@ -242,14 +301,21 @@ fn service(name: &str, mut of: Attributes, defaults: &Attributes, document: &mut
     let protocol = first("protocol").unwrap_or(if is_datagram { "udp" } else { "tcp" });
     let number = first("port").and_then(|port| port.parse().ok());
     let host = first("bind").or(first("interface"));
-    let v6 = has("flags", "IPv6");
+    let is_v6 = has("flags", "IPv6");
+    let host = match (host, first("v6only")) {
+        (Some("localhost"), _) if is_v6 => Some("::1"),
+        (None, Some("yes")) if is_v6 => Some("::"),
+        (host, _) => host,
+    };
+    // Without a flag it takes clients of both families.
+    let is_both = !has("flags", "IPv4");
     let address = number
         .or_else(|| port(name, protocol))
-        .and_then(|port| address(protocol, host, port, v6));
+        .and_then(|port| address(protocol, host, port, is_both));
     let Some(address) = address else {
         return document.note(&what, "the port of this service is not known: write `port`");
     };
-    let mut listener = Entry::new(first("id").unwrap_or(name));
+    let mut listener = Entry::new(id);
     listener.set("address", address);
     let mut worker = Entry::new(&listener.name);
     worker.set("listeners", vec![listener.name.clone()]);
@@ -266,6 +332,12 @@ fn service(name: &str, mut of: Attributes, defaults: &Attributes, document: &mut
         command(&mut worker, server, &arguments);
         activation(&mut worker, waits);
         worker.set("handoff", "inetd");
+        if !waits {
+            worker.set("max_connections", "none");
+        }
+        if of.contains_key("user") && first("groups") != Some("yes") {
+            worker.set("supplementary_groups", Vec::<String>::new());
+        }
     }
     let mut keys: Vec<(&String, &Vec<String>)> = of.iter().collect();
     keys.sort();
@@ -286,18 +358,22 @@ fn attribute(
     worker: &mut Entry,
 ) {
     match key {
-        "user" | "group" | "nice" | "umask" => worker.set(key, value),
+        "user" | "group" | "nice" => worker.set(key, value),
+        "umask" => worker.set(key, octal(value)),
         "instances" if !waits && value != "UNLIMITED" => {
             worker.set("max_connections", value);
             worker.set("overflow", "close");
         }
-        "instances" if !waits => worker.set("max_connections", "none"),
         "per_source" if !waits && value != "UNLIMITED" => {
             worker.set("max_connections_per_source", value);
         }
         "cps" => {
             let rate = values.first().map(String::as_str).unwrap_or_default();
             worker.set(rate_key(waits), format!("{rate} in 1s"));
+            if values.len() > 1 {
+                let why = "what is beyond waits; the service is not disabled for a time";
+                worker.note(&format!("{key} = {value}"), why);
+            }
         }
         "env" => {
             for pair in values {
@@ -323,13 +399,14 @@ fn attribute(
                 match flag.as_str() {
                     "NODELAY" => listener.set("no_delay", "true"),
                     "KEEPALIVE" => listener.set("keep_alive", "true"),
-                    "NAMEINARGS" | "IPv6" | "IPv4" | "REUSE" => {}
+                    "NAMEINARGS" | "IPv6" | "IPv4" | "REUSE" | "NOLIBWRAP" => {}
                     other => listener.note(&format!("flags = {other}"), "it has no equivalent"),
                 }
             }
         }
         "socket_type" | "protocol" | "wait" | "server" | "server_args" | "port" | "bind"
-        | "interface" | "disable" | "id" | "type" | "redirect" | "per_source" | "instances" => {}
+        | "interface" | "disable" | "id" | "type" | "redirect" | "per_source" | "instances"
+        | "v6only" | "groups" | "enabled" | "disabled" => {}
         "only_from" | "no_access" | "access_times" => {
             listener.note(
                 &format!("{key} = {value}"),

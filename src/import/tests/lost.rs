@@ -367,3 +367,129 @@ fn a_release_of_a_procfile_runs_once() {
     let yaml = made(Format::Procfile, &[("Procfile", "release: ./migrate\n")]);
     has(&yaml, &["restart: never"]);
 }
+
+#[test]
+fn fields_of_inetd() {
+    let text = "127.0.0.1,10.0.0.1:8081\tstream\ttcp\tnowait\troot\t/bin/a a\n\
+        8082 stream tcp nowait/10/20/5 root:wheel/daemon /bin/b b\n\
+        8083 seqpacket tcp nowait root /bin/c c\n8084 raw tcp nowait root /bin/d d\n\
+        8085 stream tcp sometimes root /bin/e e\ntime\tdgram\tudp\twait\troot\tinternal\n\
+        localhost:8086 dgram udp wait root /bin/f f\n";
+    let yaml = made(Format::Inetd, &[("inetd.conf", text)]);
+    has(
+        &yaml,
+        &[
+            "address: [127.0.0.1:8081, 10.0.0.1:8081]",
+            "max_connections: none",
+            "max_connections: 10",
+            "max_connections_per_source: 5",
+            "group: wheel",
+            "address: udp://127.0.0.1:8086",
+        ],
+    );
+    names(
+        &yaml,
+        &[
+            "20 connections of an address in a minute",
+            "login class daemon",
+            "8083 seqpacket tcp nowait root /bin/c c",
+            "8084 raw tcp nowait root /bin/d d",
+            "8085 stream tcp sometimes root /bin/e e",
+            "time dgram udp wait root internal",
+        ],
+    );
+}
+
+fn xinetd(text: &str) -> String {
+    made(Format::Xinetd, &[("xinetd.conf", text)])
+}
+
+// Seen with xinetd 2.3.15.3 of Debian 12: without a flag, and with IPv6, it binds `*:PORT`, with IPv4
+// `0.0.0.0:PORT`, with IPv6 and v6only `[::]:PORT`.
+#[test]
+fn the_family_of_xinetd() {
+    for (lines, wanted) in [
+        ("", "address: \":8081\""),
+        ("flags = IPv6 REUSE", "address: \":8081\""),
+        ("flags = IPv4", "address: 0.0.0.0:8081"),
+        ("flags = IPv6\nv6only = yes", "address: \"[::]:8081\""),
+        ("flags = IPv6\nv6only = no", "address: \":8081\""),
+        ("flags = IPv6\nbind = localhost", "address: \"[::1]:8081\""),
+        ("bind = localhost", "address: 127.0.0.1:8081"),
+        ("interface = 10.0.0.1", "address: 10.0.0.1:8081"),
+    ] {
+        let yaml = xinetd(&format!(
+            "service a\n{{\ntype = UNLISTED\nport = 8081\nsocket_type = stream\nwait = no\nserver = /bin/a\n{lines}\n}}\n"
+        ));
+        has(&yaml, &[wanted]);
+        lacks(&yaml, &["not translated"]);
+    }
+}
+
+#[test]
+fn defaults_of_xinetd() {
+    let one = |name: &str, lines: &str| {
+        format!(
+            "service {name}\n{{\ntype = UNLISTED\nport = 8081\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/{name}\n{lines}\n}}\n"
+        )
+    };
+    let defaults = "defaults\n{\nonly_from = 10.0.0.0/8\ndisabled = off\nenv = A=1\ngroups = yes\nno_access = 10.1.1.1 10.2.2.2\n}\n";
+    // The defaults may come last, from a file of their own.
+    let text = one(
+        "first",
+        "only_from += 192.168.0.0/16\nenv += B=2\nno_access -= 10.1.1.1",
+    ) + &one("off", "")
+        + &one(
+            "own",
+            "only_from = 1.2.3.4\ngroups = no\ncps = 5 30\nserver_args = \"x y\"\numask = 22",
+        )
+        + defaults;
+    let yaml = xinetd(&text);
+    has(
+        &yaml,
+        &[
+            "environment: { A: 1, B: 2 }",
+            "supplementary_groups: []",
+            "max_connections: none",
+            "umask: 0022",
+            // xinetd knows no quotes.
+            r#"command: [/bin/own, "\"x", "y\""]"#,
+        ],
+    );
+    names(
+        &yaml,
+        &[
+            "only_from = 10.0.0.0/8 192.168.0.0/16",
+            "no_access = 10.2.2.2",
+            "only_from = 1.2.3.4",
+            "service off",
+            "cps = 5 30",
+        ],
+    );
+    assert_eq!(yaml.matches("supplementary_groups").count(), 1, "{yaml}");
+    let enabled = xinetd(&format!(
+        "defaults\n{{\nenabled = a\n}}\n{}{}",
+        one("a", ""),
+        one("b", "")
+    ));
+    names(&enabled, &["service b"]);
+    assert!(
+        enabled.contains("/bin/a") && !enabled.contains("/bin/b"),
+        "{enabled}"
+    );
+}
+
+#[test]
+fn services_of_xinetd_that_are_no_listeners() {
+    let one = |name: &str, lines: &str| {
+        format!(
+            "service {name}\n{{\nport = 8081\nsocket_type = stream\nwait = no\nserver = /bin/{name}\n{lines}\n}}\n"
+        )
+    };
+    let text = one("mux", "type = TCPMUX UNLISTED")
+        + &one("plus", "type = TCPMUXPLUS UNLISTED")
+        + &one("raw", "type = UNLISTED\nsocket_type = raw");
+    let yaml = xinetd(&text);
+    names(&yaml, &["service mux", "service plus", "service raw"]);
+    lacks(&yaml, &["address"]);
+}
