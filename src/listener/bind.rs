@@ -81,9 +81,16 @@ pub fn bind_missing(
     let mut binder = Binder::new(Purpose::Keep, std::mem::take(&mut bound.set_aside));
     binder.is_late = true;
     let entry = plan.listener(listener);
+    let has_shards = entry.shards() > 1;
+    if has_shards {
+        bound.share_with_former(entry, true);
+    }
     let held = entry.keys().filter_map(|key| bound.take(key)).collect();
     let sockets = binder.listener(listener, entry, held);
     bound.extend(sockets);
+    if has_shards {
+        bound.share_with_former(entry, false);
+    }
     bound.note_slots(plan, listener);
     bound.set_aside = binder.adopted;
     let mut outcome = binder.outcome;

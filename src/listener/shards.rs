@@ -174,6 +174,21 @@ impl SocketTable {
         }
     }
 
+    /// Has sockets that the plan has no more, and with which the shards of a listener overlap, share their address, or
+    /// has it over. The kernel wants it at bind(2) and listen(2) alone ([`overlap`]).
+    pub(super) fn share_with_former(&self, listener: &ListenerPlan, on: bool) {
+        for (of, former) in self.former() {
+            let mut held = self.of(listener);
+            if of.network_namespace == listener.network_namespace
+                && !self.is_given(former.key)
+                && held.any(|one| one.address.overlaps(&former.address))
+            {
+                let asks = overlap::asks_for_it(of) || former.slot.get().is_some();
+                let _bind_tells = overlap::set(former, on || asks);
+            }
+        }
+    }
+
     /// Ends the sharing of addresses of a listener of which each instance had a socket, and does not any more.
     pub(super) fn unshare(&self, listener: &ListenerPlan) {
         let of_it = self.of(listener).filter(|one| is_tcp(&one.endpoint));

@@ -4,7 +4,7 @@ use crate::harness::load::{Load, Question};
 use crate::harness::reloading::{ask, reload, rewrite, run};
 use crate::harness::rollout::{instances, nobody_is_lost, status};
 use crate::harness::varlink::Varlink;
-use crate::harness::{Puppet, World, client, eventually, kill, require_tool};
+use crate::harness::{Puppet, World, client, eventually, free_port, kill, require_tool};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -491,6 +491,30 @@ fn a_reload_to_shards_and_back_loses_nobody() {
         nobody_is_lost(load);
         daemon.stop();
     }
+}
+
+// The shards of a worker that had been scaled before it got some could not be bound beside the address that it gave up,
+// which is held until the rollout is over; its instances shared one.
+#[test]
+fn shards_beyond_the_configuration_are_bound_beside_an_address_that_goes_away() {
+    let port = free_port();
+    let at = |address: &str, lines: &str| {
+        let yaml = app("--version, one", lines);
+        yaml.replace("127.0.0.1:0", &format!("{address}:{port}"))
+    };
+    let world = World::new();
+    let daemon = run(&world, &at("0.0.0.0", "instances: 1"));
+    let mut client = Varlink::connect(&world);
+    so_many_run(&mut client, 1);
+    ask(&world, "scale app 3").expect_code(0);
+    reload(&world, &at("127.0.0.1", "instances: 1\ndistribute: shards"));
+    so_many_run(&mut client, 3);
+    assert_eq!(depths(&mut client).len(), 3, "{}", daemon.stderr());
+    daemon.line(&["the reload is complete"]);
+    let load = Load::start(daemon.address("web"), 3);
+    load.wait_for_answers(30);
+    nobody_is_lost(load);
+    daemon.stop();
 }
 
 // Rule: short connections are spread evenly.

@@ -5,8 +5,10 @@ use crate::config::Distribute;
 use crate::core::{Input, ProcessId};
 use crate::listener;
 use crate::plan::{ListenerId, Plan, WorkerId};
+use crate::shell::listeners::CLOSING;
 use crate::shell::looks::Tell;
 use crate::shell::turn::Shell;
+use crate::sys;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -26,6 +28,10 @@ impl Shell {
                 listener.is_some_and(|one| one.shards() < shards)
             })
             .collect();
+        if !lacking.is_empty() {
+            // An address that overlaps may have been given up in this very turn.
+            sys::close_apart_within(CLOSING);
+        }
         for listener in lacking {
             let before = Rc::clone(&self.plan);
             let plan = Rc::new(with_shards(&before, listener, shards));
