@@ -12,7 +12,7 @@ mod unit;
 pub use unit::Unit;
 
 use crate::config::{Config, Worker};
-use names::accepts;
+use names::{accepts, template};
 
 /// The units of a configuration, those of listeners first.
 pub fn systemd(config: &Config) -> Vec<Unit> {
@@ -21,10 +21,8 @@ pub fn systemd(config: &Config) -> Vec<Unit> {
         let name = &listener.name.value;
         let takers = takers(config, name);
         match takers.as_slice() {
-            // A unit accepts for the template of its own name.
-            [only] if accepts(only) => units.push(socket::unit(listener, &only.name.value, only)),
             [first, others @ ..] => {
-                let mut unit = socket::unit(listener, name, first);
+                let mut unit = socket::unit(listener, first);
                 for other in others {
                     unit.remark(&format!(
                         "`{}` takes it as well; clients start `{}` alone.",
@@ -37,7 +35,15 @@ pub fn systemd(config: &Config) -> Vec<Unit> {
         }
     }
     for worker in &config.workers {
-        units.push(service::unit(worker, &config.listeners));
+        if !accepts(worker) {
+            let name = worker.name.value.clone();
+            units.push(service::unit(worker, &config.listeners, name));
+            continue;
+        }
+        for listener in &worker.listeners {
+            let name = format!("{}@", template(worker, &listener.value));
+            units.push(service::unit(worker, &config.listeners, name));
+        }
     }
     if config.web.is_some()
         && let Some(first) = units.first_mut()

@@ -10,8 +10,17 @@ pub(super) fn accepts(worker: &Worker) -> bool {
 /// The name of the socket unit of a listener, for a worker that takes it.
 pub(super) fn socket_unit(worker: &Worker, listener: &str) -> String {
     match accepts(worker) {
-        true => format!("{}.socket", worker.name.value),
+        true => format!("{}.socket", template(worker, listener)),
         false => format!("{listener}.socket"),
+    }
+}
+
+/// The name of the template for the connections of a listener, which is that of its socket unit.
+pub(super) fn template(worker: &Worker, listener: &str) -> String {
+    let name = &worker.name.value;
+    match worker.listeners.as_slice() {
+        [_] => name.clone(),
+        _ => format!("{name}-{listener}"),
     }
 }
 

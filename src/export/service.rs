@@ -17,11 +17,11 @@ struct Texts<'a> {
     listeners: Vec<&'a Listener>,
 }
 
-pub(super) fn unit(worker: &Worker, all: &[Listener]) -> Unit {
-    let name = &worker.name.value;
-    let end = if accepts(worker) { "@" } else { "" };
-    let mut unit = Unit::new(format!("{name}{end}.service"));
-    unit.set("Unit", "Description", format!("Worker {name}"));
+/// The unit with this name.
+pub(super) fn unit(worker: &Worker, all: &[Listener], name: String) -> Unit {
+    let mut unit = Unit::new(name + ".service");
+    let description = format!("Worker {}", worker.name.value);
+    unit.set("Unit", "Description", description);
     let texts = Texts {
         worker,
         listeners: listeners_of(worker, all),
@@ -96,7 +96,7 @@ fn kind(unit: &mut Unit, worker: &Worker) {
     let handoff = worker.handoff.value.to_string();
     match handoff.as_str() {
         "systemd" | "none" => {}
-        "inetd" => unit.set(SERVICE, "StandardInput", "socket"),
+        "inetd" | "fd0" => unit.set(SERVICE, "StandardInput", "socket"),
         _ => unit.lacks(
             &format!("handoff: {handoff}"),
             "systemd has LISTEN_FDS and standard input",
@@ -181,6 +181,10 @@ fn user(unit: &mut Unit, worker: &Worker) {
     if let Some(groups) = &worker.supplementary_groups {
         let groups: Vec<String> = groups.iter().map(|one| plain(&one.value)).collect();
         unit.set(SERVICE, "SupplementaryGroups", groups.join(" "));
+        unit.lacks(
+            "supplementary_groups",
+            "systemd adds them to the user's own groups",
+        );
     }
     if let Some(folder) = &worker.runtime_directory {
         unit.set(
@@ -207,6 +211,11 @@ fn environment(unit: &mut Unit, worker: &Worker, texts: &Texts<'_>) {
         let dash = if file.optional { "-" } else { "" };
         let path = plain(&file.path.value.to_string_lossy());
         unit.set(SERVICE, "EnvironmentFile", format!("{dash}{path}"));
+    }
+    if !worker.environment.is_empty() && !worker.environment_files.is_empty() {
+        unit.remark(
+            "Variables of EnvironmentFile= win over those of Environment=; in listend it is the other way round.",
+        );
     }
 }
 
@@ -285,6 +294,10 @@ fn ending(unit: &mut Unit, worker: &Worker) {
         KillMode::Group => "control-group",
     };
     unit.set(SERVICE, "KillMode", mode);
+    if worker.connections.timeout.is_some() {
+        let most = span(worker.connections.timeout);
+        unit.set(SERVICE, "RuntimeMaxSec", most);
+    }
 }
 
 fn restart(unit: &mut Unit, worker: &Worker) {
@@ -380,9 +393,9 @@ fn what_is_left(unit: &mut Unit, worker: &Worker) {
             "links are followed at each start",
         ),
         (
-            worker.connections.timeout.is_some(),
-            "connection_timeout".to_owned(),
-            "see RuntimeMaxSec=",
+            worker.idle_unless.is_some(),
+            "idle_unless".to_owned(),
+            "the program has to look itself",
         ),
     ];
     for (is_set, what, why) in cases {

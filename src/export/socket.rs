@@ -10,11 +10,14 @@ use std::time::Duration;
 
 const SOCKET: &str = "Socket";
 
-/// A listener of a worker; `name` is that of the unit.
-pub(super) fn unit(listener: &Listener, name: &str, worker: &Worker) -> Unit {
+/// A listener of a worker.
+pub(super) fn unit(listener: &Listener, worker: &Worker) -> Unit {
     let service = &worker.name.value;
-    let mut unit = base(listener, &socket_unit(worker, name));
+    let mut unit = base(listener, &socket_unit(worker, &listener.name.value));
     if accepts(worker) {
+        if worker.listeners.len() > 1 {
+            unit.remark("The limits of connections are for this listener alone.");
+        }
         unit.set(SOCKET, "Accept", "yes");
         let limits = &worker.connections;
         // The default of systemd is 64.

@@ -200,6 +200,11 @@ fn special(key: &str, value: &str, unit: &Unit, worker: &mut Entry, is_accept: b
             Some("0" | "infinity") => {}
             Some(span) => worker.set("watchdog", span),
         },
+        "RuntimeMaxSec" if is_accept => match span(value).map(timeout) {
+            Some(most) => worker.set("connection_timeout", most),
+            None => worker.note(&written, NO_TIME),
+        },
+        "RuntimeMaxSec" => worker.note(&written, "a worker runs until it ends or is stopped"),
         "KillMode" => match value {
             "control-group" => worker.set("kill_mode", "group"),
             "process" => worker.note(&written, "what the main process leaves is ended, too"),

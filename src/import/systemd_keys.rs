@@ -50,7 +50,6 @@ pub(super) fn meaning(key: &str) -> Meaning {
         "KillSignal" => Same("stop_signal"),
         "TimeoutStartSec" => Span("start_timeout"),
         "TimeoutStopSec" => Span("stop_timeout"),
-        "RuntimeMaxSec" => No("a worker runs until it ends or is stopped"),
         "RootDirectory" => No(SANDBOX),
         "LimitAS" => Limit("as"),
         "LimitCORE" => Limit("core"),
@@ -75,6 +74,7 @@ pub(super) fn meaning(key: &str) -> Meaning {
         | "NotifyAccess"
         | "TimeoutSec"
         | "WatchdogSec"
+        | "RuntimeMaxSec"
         | "KillMode"
         | "SendSIGHUP"
         | "SendSIGKILL"

@@ -316,3 +316,65 @@ fn the_units_are_printed_or_written_and_nothing_is_overwritten() {
         .expect_code(78);
     assert!(listend_path().is_file());
 }
+
+// Two units of one name were one, and a template belongs to the socket unit of its own name.
+#[test]
+fn a_worker_of_connections_has_a_template_for_each_of_its_listeners() {
+    let yaml = "
+listeners: { a: '127.0.0.1:9001', b: '127.0.0.1:9002', c: '127.0.0.1:9003' }
+workers:
+  each:
+    command: [/bin/cat]
+    listeners: [a, b]
+    activation: per-connection
+    handoff: inetd
+    overflow: close
+  one: { command: [/bin/cat], listeners: [c], activation: per-connection, overflow: close, connection_timeout: 9s }
+";
+    let units = settles(yaml);
+    let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
+    let wanted = [
+        "each-a.socket",
+        "each-b.socket",
+        "one.socket",
+        "each-a@.service",
+        "each-b@.service",
+        "one@.service",
+    ];
+    assert_eq!(names, wanted);
+    assert!(
+        units[5].text().contains("\nRuntimeMaxSec=9\n"),
+        "{units:#?}"
+    );
+    verify(&units, Path::new("/"));
+    let one = yaml.replace("listeners: [a, b]", "listeners: [a]");
+    let one = one.replace("b: '127.0.0.1:9002', ", "");
+    round_trip(&one);
+}
+
+#[test]
+fn what_has_another_meaning_in_systemd_is_said() {
+    let yaml = "
+listeners: { a: '127.0.0.1:9001' }
+workers:
+  app:
+    command: [/usr/bin/app]
+    listeners: [a]
+    activation: on-demand
+    idle_timeout: 10s
+    idle_unless: { path: /run/busy }
+    handoff: fd0
+    supplementary_groups: []
+    environment: { A: 1 }
+    environment_file: [-/etc/default/app]
+";
+    let all: String = systemd(&config(yaml)).iter().map(Unit::text).collect();
+    for line in [
+        "# not translated: idle_unless: ",
+        "# not translated: supplementary_groups: ",
+        "# Variables of EnvironmentFile= win over those of Environment=; in listend it is the other way round.\n",
+        "\nStandardInput=socket\n",
+    ] {
+        assert!(all.contains(line), "{line}\n{all}");
+    }
+}
