@@ -88,12 +88,19 @@ fn expanded(
 ) -> String {
     let mut out = String::new();
     let mut rest = text;
-    while let Some(at) = rest.find("$(circus.").or_else(|| rest.find("((circus.")) {
-        let Some(end) = rest[at..].find(')') else {
+    let starts = [("$(circus.", ")"), ("((circus.", "))")];
+    loop {
+        let lower = rest.to_ascii_lowercase();
+        let found = starts.iter().filter_map(|(start, end)| {
+            let at = lower.find(start)?;
+            let length = lower[at..].find(end)?;
+            Some((at, start.len(), at + length, at + length + end.len()))
+        });
+        let Some((at, start, end, behind)) = found.min() else {
             break;
         };
         out.push_str(&literal(&rest[..at]));
-        let variable = &rest[at + "$(circus.".len()..at + end];
+        let variable = &rest[at + start..end];
         let lower = variable.to_ascii_lowercase();
         let socket = lower.strip_prefix("sockets.").and_then(|name| {
             let mut all = sockets.iter();
@@ -106,11 +113,11 @@ fn expanded(
             }
             ("wid", None) => out.push_str("{instance}"),
             _ => {
-                worker.note(&format!("$(circus.{variable})"), "it has no placeholder");
-                out.push_str(&literal(&rest[at..=at + end]));
+                worker.note(&rest[at..behind], "it has no placeholder");
+                out.push_str(&literal(&rest[at..behind]));
             }
         }
-        rest = rest[at + end + 1..].trim_start_matches(')');
+        rest = &rest[behind..];
     }
     out.push_str(&literal(rest));
     out
@@ -200,7 +207,8 @@ fn setting(key: &str, value: &str, worker: &mut Entry) {
         "stdout_stream.filename" => worker.set("output", format!("file:{}", literal(value))),
         key if key.starts_with("rlimit_") => {
             let name = key.trim_start_matches("rlimit_").to_owned();
-            worker.add("limits", Value::Map(vec![(name, value.to_owned())]));
+            let value = value.replace("-1", "unlimited");
+            worker.add("limits", Value::Map(vec![(name, value)]));
         }
         key if key.starts_with("hooks.") => {
             worker.note(

@@ -124,7 +124,13 @@ fn add(name: &str, service: &Json, document: &mut Document) {
             worker.note(&format!("ports: {}", text(port)), UNKNOWN);
         }
         match address(port) {
-            Some(address) => {
+            Some((address, target)) => {
+                if address.rsplit(':').next() != Some(&target) {
+                    worker.note(
+                        &format!("port {target} of the container"),
+                        &format!("the program takes {address} in its place"),
+                    );
+                }
                 let number = listeners.len() + 1;
                 let own = if number == 1 {
                     name.to_owned()
@@ -171,20 +177,27 @@ fn add(name: &str, service: &Json, document: &mut Document) {
     document.workers.push(worker);
 }
 
-/// The address at the host: `[HOST:]PUBLISHED:TARGET[/PROTOCOL]`, or a mapping.
-fn address(port: &Json) -> Option<String> {
-    let (host, published, protocol) = if port.is_object() {
+/// The address at the host, and the port in the container: `[HOST:]PUBLISHED:TARGET[/PROTOCOL]`, or a mapping.
+fn address(port: &Json) -> Option<(String, String)> {
+    let (host, published, target, protocol) = if port.is_object() {
         (
             plain(&text(&port["host_ip"])),
             plain(&text(&port["published"])),
+            plain(&text(&port["target"])),
             plain(&text(&port["protocol"])),
         )
     } else {
         let text = plain(&text(port));
         let (text, protocol) = text.rsplit_once('/').unwrap_or((&text, ""));
-        let (rest, _target) = text.rsplit_once(':')?;
+        let (rest, target) = text.rsplit_once(':')?;
         let (host, published) = rest.rsplit_once(':').unwrap_or(("", rest));
-        (host.to_owned(), published.to_owned(), protocol.to_owned())
+        let protocol = protocol.to_owned();
+        (
+            host.to_owned(),
+            published.to_owned(),
+            target.to_owned(),
+            protocol,
+        )
     };
     if published.is_empty() {
         return None;
@@ -200,7 +213,7 @@ fn address(port: &Json) -> Option<String> {
     } else {
         host
     };
-    Some(format!("{scheme}{host}:{published}"))
+    Some((format!("{scheme}{host}:{published}"), target))
 }
 
 fn setting(key: &str, value: &Json, worker: &mut Entry) {
@@ -376,8 +389,7 @@ fn resources(service: &Json, worker: &mut Entry) {
         let unlimited = ["", "0", "-1"].contains(&value.as_str());
         let translated = match key {
             _ if unlimited => continue,
-            // Docker has small letters, and a `b` behind them.
-            "memory_max" => Some(value.to_ascii_uppercase().trim_end_matches('B').to_owned()),
+            "memory_max" => Some(memory(&value)),
             "cpu_quota" => value
                 .parse::<f64>()
                 .ok()
@@ -391,5 +403,25 @@ fn resources(service: &Json, worker: &mut Entry) {
     }
     if !sandbox.is_empty() {
         worker.set("sandbox", Value::Block(sandbox));
+    }
+}
+
+/// A size: docker has small letters, a `b` behind them, and fractions.
+fn memory(value: &str) -> String {
+    let size = value.to_ascii_uppercase();
+    let size = size.trim_end_matches('B');
+    let Some(unit) = size.contains('.').then(|| size.chars().last()).flatten() else {
+        return size.to_owned();
+    };
+    let smaller = match unit {
+        'T' => "G",
+        'G' => "M",
+        'M' => "K",
+        'K' => "",
+        _ => return size.to_owned(),
+    };
+    match size.trim_end_matches(unit).parse::<f64>() {
+        Ok(number) => format!("{:.0}{smaller}", number * 1024.0),
+        Err(_) => size.to_owned(),
     }
 }

@@ -156,6 +156,12 @@ fn apply(key: &str, value: &str, unit: &Unit, worker: &mut Entry, is_accept: boo
             None => worker.note(&written, NO_TIME),
         },
         Meaning::Limit(name) => {
+            let parts = value.split(':').map(|part| match span(part) {
+                // In seconds.
+                Some(time) if name == "cpu" => time.trim_end_matches('s').to_owned(),
+                _ => part.to_owned(),
+            });
+            let value = parts.collect::<Vec<String>>().join(":");
             let value = value.replace("infinity", "unlimited");
             worker.add("limits", Value::Map(vec![(name.to_owned(), value)]));
         }

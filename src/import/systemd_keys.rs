@@ -99,6 +99,7 @@ pub(super) fn meaning(key: &str) -> Meaning {
         | "StartLimitInterval"
         | "StartLimitIntervalSec" => Elsewhere,
         "ExecStop" => No(SHELL),
+        "ExecCondition" => No("listend starts what is in its configuration"),
         "KeyringMode" => No(KEYRING),
         "StateDirectory"
         | "CacheDirectory"

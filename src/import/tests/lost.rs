@@ -493,3 +493,39 @@ fn services_of_xinetd_that_are_no_listeners() {
     names(&yaml, &["service mux", "service plus", "service raw"]);
     lacks(&yaml, &["address"]);
 }
+
+#[test]
+fn variables_and_limits_of_circus() {
+    let text = "[watcher:a]\ncmd = /bin/a $(CIRCUS.WID) ((circus.env.user)) $(Circus.Sockets.Web)\n\
+        use_sockets = True\nrlimit_core = -1\n[socket:web]\nport = 8080\n";
+    let yaml = made(Format::Circus, &[("circus.ini", text)]);
+    has(
+        &yaml,
+        &[
+            "command: [/bin/a, \"{instance}\", \"((circus.env.user))\", \"{fd:web}\"]",
+            "limits: { core: unlimited }",
+        ],
+    );
+    names(&yaml, &["((circus.env.user))"]);
+}
+
+#[test]
+fn ports_of_containers_and_fractions_of_compose() {
+    let text = "services:\n  a: {command: /bin/a, ports: ['8080:80', '9000:9000', {target: 443, published: 8443}],\n\
+        \x20   mem_limit: 1.5g}\n";
+    let yaml = made(Format::Compose, &[("compose.yaml", text)]);
+    names(
+        &yaml,
+        &["port 80 of the container", "port 443 of the container"],
+    );
+    lacks(&yaml, &["port 9000"]);
+    has(&yaml, &["memory_max: 1536M"]);
+}
+
+#[test]
+fn limits_of_time_and_conditions_of_a_unit() {
+    let yaml = service("LimitCPU=1min\nLimitNOFILE=4096\nExecCondition=/bin/test -e /x\n");
+    has(&yaml, &["limits: { cpu: 60, nofile: 4096 }"]);
+    names(&yaml, &["ExecCondition=/bin/test -e /x"]);
+    lacks(&yaml, &["sandbox"]);
+}
