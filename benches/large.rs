@@ -108,7 +108,7 @@ fn instances(rows: &mut Vec<Row>, pause: &Path) -> Result<()> {
     if let ([(few, _, before), rest @ ..], Some((most, slow, memory))) = (&all[..], all.last()) {
         let kibibytes = memory.saturating_sub(*before) as f64 / f64::from(most - few);
         let name = "large: memory for a further instance";
-        rows.push(Row::information(name, format!("{kibibytes:.1} KiB")));
+        rows.push(Row::at_most(name, kibibytes, 3.0, "KiB"));
         // The first is mostly the start of listend.
         if let Some((few, quick, _)) = rest.first() {
             let name = format!("large: one of {most} instances against one of {few}");

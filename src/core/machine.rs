@@ -40,15 +40,17 @@ impl Core {
             told_up: false,
             when_done,
         };
-        for (worker, lifecycle) in (0..).map(WorkerId).zip(lifecycles) {
-            core.add_worker(worker, Arc::new(lifecycle));
-        }
+        let workers = (0..).map(WorkerId).zip(lifecycles);
+        let ctx = &mut core.ctx;
+        // All at once: inserted one by one, each node of the map would stay half empty.
+        core.workers = workers
+            .map(|(id, lifecycle)| (id, Worker::new(ctx, id, Arc::new(lifecycle))))
+            .collect();
         core
     }
 
     /// Adds a worker with instances that wait.
     pub(super) fn add_worker(&mut self, id: WorkerId, life: Arc<Lifecycle>) {
-        self.ctx.record.worker(id);
         let worker = Worker::new(&mut self.ctx, id, life);
         self.workers.insert(id, worker);
     }

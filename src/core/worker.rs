@@ -107,6 +107,7 @@ impl Counts {
 impl Worker {
     /// A worker with instances that wait.
     pub(super) fn new(ctx: &mut Ctx, id: WorkerId, life: Arc<Lifecycle>) -> Worker {
+        ctx.record.worker(id);
         let instances = life.instances;
         let mut worker = Worker::without_instances(id, life);
         worker.wanted = instances;

@@ -30,8 +30,8 @@ use super::token::Token;
 use super::watch::Watch;
 use crate::config::signal_name;
 use crate::core::{
-    Command, Core, Effect, Event, ExitStatus, Input, ListenerLife, Mono, ProcessId, RolloutEvent,
-    Scope, Ticket, WhenDone,
+    Command, Core, DaemonEvent, Effect, Event, ExitStatus, Input, ListenerLife, Mono, ProcessId,
+    RolloutEvent, Scope, Ticket, WhenDone,
 };
 use crate::listener::{BindError, SocketTable};
 use crate::plan::{ListenerId, Plan, WorkerId};
@@ -678,6 +678,10 @@ impl Shell {
     fn emit(&mut self, event: &Event) {
         self.metrics.counters.observe(event);
         self.manager_hears(event);
+        if matches!(event, Event::Daemon(DaemonEvent::Up { .. })) {
+            // To start an instance takes more than to have it.
+            sys::return_free_memory();
+        }
         // There may be thousands of connections a second, and nobody who reads of each.
         if event_text::is_detail(event, &self.definitions) && !log::log_enabled!(log::Level::Debug)
         {
