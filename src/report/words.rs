@@ -1,7 +1,7 @@
 //! What others have written, in a message: on one line, and short enough to be read.
 
 /// A value of more characters is shown by its two ends. The path of a unix socket, with its scheme, is shorter.
-const LONGEST: usize = 120;
+const LONGEST: usize = 200;
 /// So many of them at its end.
 const END: usize = 40;
 
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(rest, format!(" is not an address; {}", "word ".repeat(99)));
         let words = readable(format!("cannot read /{}: no such file", "é".repeat(4000)));
         assert!(
-            words.chars().count() < 200 && words.ends_with("é: no such file"),
+            words.chars().count() < 300 && words.ends_with("é: no such file"),
             "{words}"
         );
         let just = format!("`{}`", "é".repeat(LONGEST));
