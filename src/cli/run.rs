@@ -19,7 +19,9 @@ use crate::listener::{self, AdoptError, Adopted, BindError, Inherited, Outcome, 
 use crate::plan::{Plan, SocketKey};
 use crate::report::{Kind, Problem, Report, Sources};
 use crate::shell::logging::Sink;
-use crate::shell::{Control, LeftWorker, Manager, ReadyWhen, Shell, Signals, clock, one_line};
+use crate::shell::{
+    Control, LeftWorker, Manager, ReadyWhen, Shell, Signals, clock, is_room_left, one_line,
+};
 use crate::store::{Identity, Keeper};
 use crate::sys;
 use crate::worker::{self, DaemonContext};
@@ -235,6 +237,9 @@ pub fn start(
     for error in &fatal {
         let problem = diagnose::explain_for_run(error, &plan, &machine, Path::new(&config));
         findings.add(problem);
+    }
+    if findings.is_ok() && !is_room_left() {
+        findings.add(diagnose::no_room_left(&plan, &machine));
     }
     if !findings.is_ok() {
         bound.withdraw();

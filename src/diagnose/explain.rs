@@ -189,7 +189,12 @@ fn with_cause(problem: Problem, error: &BindError, plan: &Plan, machine: &Machin
         Some(Obstacle::LiveServer { .. } | Obstacle::Unprobed) | None => {}
     }
     let path = error.path.as_deref();
+    let is_queue = endpoint.kind() == SocketKind::MessageQueue;
     match (error.step, endpoint, path.or(endpoint.path())) {
+        // Whatever was to be opened. A limit on message queues has the same errno (mq_open(3)).
+        _ if matches!(errno, Errno::EMFILE | Errno::ENFILE) && !is_queue => {
+            other(problem, errno, endpoint, machine.planned_sockets(plan))
+        }
         (BindStep::EnterNamespace, ..) => {
             let path = path.unwrap_or(Path::new(""));
             option_causes::namespace(problem, error.errno, path, machine)
@@ -485,22 +490,30 @@ fn forbidden(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Proble
     }
 }
 
+/// Every listener is bound, but that leaves too few descriptors (RLIMIT_NOFILE) for anything else.
+pub fn no_room_left(plan: &Plan, machine: &Machine) -> Problem {
+    let message = "the listeners leave no descriptors for workers: too many open files (EMFILE)";
+    let problem = Problem::new(Kind::Errno(Errno::EMFILE as i32), message);
+    too_many_files(problem, machine.planned_sockets(plan))
+}
+
+fn too_many_files(problem: Problem, sockets: usize) -> Problem {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    problem
+        .with_cause(format!(
+            "this process may have {limit} descriptors open, and the configuration has \
+             {sockets} sockets"
+        ))
+        .with_hint(format!(
+            "raise the limit: LimitNOFILE={0} in the systemd unit, or ulimit -n {0} in the shell",
+            (sockets + 256).next_power_of_two()
+        ))
+}
+
 /// Errnos that are not about the address; `None` where their name says all there is to say.
 fn other(problem: Problem, errno: Errno, endpoint: &Endpoint, sockets: usize) -> Problem {
     match errno {
-        Errno::EMFILE => {
-            let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-            problem
-                .with_cause(format!(
-                    "this process may have {limit} descriptors open, and the configuration has \
-                     {sockets} sockets"
-                ))
-                .with_hint(format!(
-                    "raise the limit: LimitNOFILE={0} in the systemd unit, or ulimit -n {0} in \
-                     the shell",
-                    (sockets + 256).next_power_of_two()
-                ))
-        }
+        Errno::EMFILE => too_many_files(problem, sockets),
         Errno::ENFILE => problem
             .with_cause("the whole machine has no descriptor left")
             .with_hint("raise the limit: sysctl -w fs.file-max=NUMBER"),

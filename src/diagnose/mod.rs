@@ -33,7 +33,9 @@ mod unix_causes;
 pub use adoption::explain_adoption;
 pub use advice::{Tried, advise, note};
 pub use bpf::{advise_flows, why_no_bpf};
-pub use explain::{explain, explain_for_check, explain_for_daemon, explain_for_run, unexplained};
+pub use explain::{
+    explain, explain_for_check, explain_for_daemon, explain_for_run, no_room_left, unexplained,
+};
 pub use facts::{Bind, Facts, HolderFacts, PortFacts, QueueFacts, facts};
 pub use holder::held_by_listend;
 pub use machine::{Interface, Machine, Process, Settings};

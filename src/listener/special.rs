@@ -78,7 +78,15 @@ pub(super) fn fifo(
             return Err(Failure::new(BindStep::CreateFolder, errno).about(folder));
         }
     };
-    let (handle, file) = place.handle().map_err(failed)?;
+    let opened = place.handle();
+    if origin == Origin::New && opened.is_err() {
+        // No descriptor is left. Nobody else makes one with this mark.
+        let made = place.look();
+        if made.is_ok_and(|file| born_here(path, &file).is_ok()) {
+            let _removed = place.remove();
+        }
+    }
+    let (handle, file) = opened.map_err(failed)?;
     if origin == Origin::New {
         born_here(path, &file)?;
     } else {

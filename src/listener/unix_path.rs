@@ -293,7 +293,15 @@ fn bind_here(
             .map_err(|error| Failure::new(BindStep::Bind, error).about(path))?
     };
     let is_shared = changes_owner || steered != Hand::Ours;
-    let (handle, file) = open_ours(path, place, is_shared.then_some((born, maker)))?;
+    let opened = open_ours(path, place, is_shared.then_some((born, maker)));
+    if opened.as_ref().is_err_and(|why| why.obstacle.is_none()) {
+        // No descriptor is left. The socket is closed now, and its file would stay behind.
+        let made = place.look();
+        if made.is_ok_and(|file| is_socket(file.st_mode) && is_as_born(&file, born, maker)) {
+            let _removed = place.remove();
+        }
+    }
+    let (handle, file) = opened?;
     let identity = PathIdentity::of(&file);
     let given = if maker == geteuid().as_raw() {
         *access
@@ -349,15 +357,18 @@ fn open_ours(
 ) -> Result<(OwnedFd, FileStat), Failure> {
     let failed = |errno| Failure::new(BindStep::ReadBack, errno).about(path);
     let (handle, file) = place.handle().map_err(failed)?;
-    let is_as_born = born.is_none_or(|(mode, maker)| {
-        let wider = file.st_mode & 0o7777 & !(mode as nix::libc::mode_t) != 0;
-        file.st_uid == maker && !wider && file.st_nlink == 1
-    });
-    if is_socket(file.st_mode) && is_as_born {
+    let is_ours = born.is_none_or(|(mode, maker)| is_as_born(&file, mode, maker));
+    if is_socket(file.st_mode) && is_ours {
         Ok((handle, file))
     } else {
         Err(failed(Errno::EADDRINUSE).because(Obstacle::Interference))
     }
+}
+
+/// Whether a file belongs to its maker, has no more than these rights, and no other name.
+fn is_as_born(file: &FileStat, mode: u32, maker: u32) -> bool {
+    let wider = file.st_mode & 0o7777 & !(mode as nix::libc::mode_t) != 0;
+    file.st_uid == maker && !wider && file.st_nlink == 1
 }
 
 /// Owner and group first, then the mode, both through the handle and never by name.

@@ -47,6 +47,7 @@ pub use control::{Control, ControlSocket, NoControl};
 pub use manager::{Manager, ReadyWhen, Summary};
 pub use notify::{NotifyCounters, WorkerStatus};
 pub(crate) use problem_line::one_line;
+pub use reserve::is_room_left;
 pub use signals::Signals;
 pub use store::{KnownSocket, LeftWorker, Past, Resumed, Thawed, left_files};
 pub use turn::Shell;

@@ -231,6 +231,8 @@ impl Shell {
     pub(super) fn unbind(&mut self, listener: ListenerId) {
         self.store.touch();
         let keys: Vec<SocketKey> = self.plan.listener(listener).keys().collect();
+        // To remove a path takes some.
+        let _lent = self.reserve.lend();
         for key in keys {
             let Some(socket) = self.sockets.take(key) else {
                 continue;

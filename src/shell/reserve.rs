@@ -5,14 +5,24 @@
 //! none, a connection that comes back, what workers send. A child raises its own.
 
 use crate::sys;
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use std::os::fd::RawFd;
 
 /// How many are kept, where there are enough: as many as one message can bring (SCM_MAX_FD), and some
 /// more for a start and its child.
 const MOST: rlim_t = 320;
-/// No more than one in so many is kept.
+/// No more than one in so many is kept, and no more than half of those that the listeners have left.
 const SHARE: rlim_t = 4;
+
+/// With fewer the loop cannot begin, or no worker can be started.
+const FEWEST: usize = 16;
+
+/// Whether the listeners have left descriptors for the loop and for a worker.
+pub fn is_room_left() -> bool {
+    let taken = (0..FEWEST).map(|_| Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC));
+    taken.collect::<Result<Vec<_>, _>>().is_ok()
+}
 
 /// What is kept.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,12 +32,13 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// Keeps some from now on. Where that cannot be done, none are.
-    pub(super) fn keep() -> Reserve {
+    /// Keeps some from now on, of those that are not `taken` already. Where that cannot be done, none are.
+    pub(super) fn keep(taken: usize) -> Reserve {
         let Ok((all, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
             return Reserve::default();
         };
-        let others = all - MOST.min(all / SHARE);
+        let free = all.saturating_sub(taken as rlim_t);
+        let others = all - MOST.min(all / SHARE).min(free / 2);
         let is_kept = set(others).is_some();
         if is_kept {
             sys::keep_free_from(RawFd::try_from(others).unwrap_or(RawFd::MAX));
@@ -94,7 +105,7 @@ mod tests {
     #[test]
     fn a_limit_that_somebody_else_sets_meanwhile_stays() {
         let (all, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        let reserve = Reserve::keep();
+        let reserve = Reserve::keep(0);
         let kept = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         assert!(kept.0 < all);
         let lent = reserve.lend();
@@ -105,6 +116,13 @@ mod tests {
         setrlimit(Resource::RLIMIT_NOFILE, all - 1, hard).unwrap();
         drop(lent);
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE), Ok((all - 1, hard)));
+        // What listeners have taken is not kept for something else.
+        let left = [0, 200, 300, 390, 400, 500].map(|taken| {
+            setrlimit(Resource::RLIMIT_NOFILE, 400, hard).unwrap();
+            let _reserve = Reserve::keep(taken);
+            getrlimit(Resource::RLIMIT_NOFILE).unwrap().0
+        });
+        assert_eq!(left, [300, 300, 350, 395, 400, 400]);
         setrlimit(Resource::RLIMIT_NOFILE, all, hard).unwrap();
     }
 }

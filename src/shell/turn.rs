@@ -43,6 +43,7 @@ use nix::unistd::geteuid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR2};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -156,7 +157,9 @@ impl Shell {
             signals.children(),
             EpollEvent::new(EpollFlags::EPOLLIN, Token::Children.pack()),
         )?;
-        let reserve = Reserve::keep();
+        // The lowest number that was free; what is out of the way has higher ones.
+        let taken = epoll.0.as_raw_fd().cast_unsigned() as usize;
+        let reserve = Reserve::keep(taken.max(sockets.iter().count()));
         if clients::accepts(&plan) {
             clients::make_room(&mut sockets);
         }
@@ -767,6 +770,7 @@ impl Shell {
         if self.store.leaves_files() {
             return;
         }
+        let _lent = self.reserve.lend();
         for socket in self.sockets.take_all() {
             self.close_socket(socket);
         }

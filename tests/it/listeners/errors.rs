@@ -745,3 +745,49 @@ fn check_tells_tcp_from_mptcp_at_the_running_daemon() {
         daemon.stop();
     }
 }
+
+/// So many unix sockets, and a worker for the first.
+fn many_paths(count: usize) -> String {
+    let listeners: String = (0..count)
+        .map(|one| format!("  s{one}: unix:$DIR/many/{one}.sock\n"))
+        .collect();
+    format!(
+        "silence: unused-listener
+listeners:
+  pipe: fifo:$DIR/many/pipe
+{listeners}workers:
+  app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [s0] }}
+"
+    )
+}
+
+// Rule: "nothing stays bound". bind(2) has made the file when open(2) finds no descriptor for a handle on it.
+#[test]
+fn listeners_that_are_too_many_leave_no_path_and_tell_the_limit() {
+    // The last one with too few descriptors for anything beside the listeners.
+    for limit in [40, 50, 70] {
+        let world = World::new();
+        let daemon = world.run_with(&many_paths(60), |start| {
+            let shell = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+            start.through(["sh", "-c", &shell]);
+        });
+        let finished = daemon.finish().expect_code(UNBOUND);
+        let hint = "LimitNOFILE=512 in the systemd unit";
+        let told = finished.stderr.matches(hint).count();
+        assert_eq!(told, finished.stderr.matches("(EMFILE)").count());
+        assert!(told > 0, "{finished:#?}");
+        assert!(!world.path("many").exists(), "{limit}: {finished:#?}");
+    }
+}
+
+// Rule: "at most a quarter". What is reserved for starts is not what the listeners have taken already.
+#[test]
+fn listeners_may_take_most_of_the_descriptors() {
+    let world = World::new();
+    let daemon = world.run_with(&many_paths(60), |start| {
+        start.through(["sh", "-c", "ulimit -n 92; exec \"$0\" \"$@\""]);
+    });
+    let _started = world.puppet();
+    daemon.stop();
+    assert_eq!(fs::read_dir(world.path("many")).expect("kept").count(), 0);
+}
