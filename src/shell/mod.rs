@@ -14,6 +14,7 @@ mod files;
 mod flows;
 mod folders;
 mod groups;
+mod held_up;
 mod listeners;
 pub mod logging;
 mod logs;

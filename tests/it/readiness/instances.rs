@@ -638,6 +638,39 @@ fn silence_after_it_was_ready_is_a_crash_and_before_it_is_not() {
     daemon.stop();
 }
 
+// A stop of listend is none of its workers: what they have sent meanwhile waits in the socket, and a full one
+// makes its senders wait (unix(7)).
+#[test]
+fn signs_of_life_that_listend_was_held_up_to_read_count() {
+    let world = World::new();
+    let lines = format!("instances: 2\nready: notify\nwatchdog: 1s\n{QUICK}");
+    let (daemon, mut first) = with_puppet(&world, &lines);
+    let mut other = world.puppet();
+    first.ask("notify READY=1");
+    other.ask("notify READY=1");
+    heard(&mut first);
+    heard(&mut other);
+    daemon.pause();
+    let began = std::time::Instant::now();
+    let most = 100;
+    (0..most).for_each(|_| first.tell("notify WATCHDOG=1"));
+    other.tell("notify WATCHDOG=1");
+    eventually("more than the interval is over", || {
+        began.elapsed() > std::time::Duration::from_millis(1500)
+    });
+    daemon.resume();
+    for _ in 0..most {
+        assert_eq!(first.listen().as_deref(), Some("notify"));
+    }
+    assert_eq!(other.listen().as_deref(), Some("notify"));
+    heard(&mut first);
+    heard(&mut other);
+    assert!(daemon.lines_so_far(&["no keep-alive for"]).is_empty());
+    // One that sends none afterwards is ended all the same.
+    daemon.line(&["ERROR", "no keep-alive for 1 s"]);
+    daemon.stop();
+}
+
 #[test]
 fn one_that_says_that_it_is_not_well_is_ended() {
     let world = World::new();
