@@ -112,6 +112,8 @@ pub enum Input {
         socket: SocketKey,
         /// What was done to it, and who may have done it: comes back in each event about it.
         what: String,
+        /// Whether only owner, group or mode of its path are others. Whoever wants them so may do it again and again.
+        of_rights: bool,
     },
     /// [`super::Effect::Repair`] was done.
     ListenerRepaired {

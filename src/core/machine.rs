@@ -146,7 +146,8 @@ impl Core {
                 listener,
                 socket,
                 what,
-            } => self.listener_damaged(listener, socket, what),
+                of_rights,
+            } => self.listener_damaged((listener, socket), what, of_rights),
             Input::ListenerRepaired {
                 listener,
                 socket,

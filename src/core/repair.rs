@@ -5,7 +5,8 @@
 //! waits for, and else with growing delays. The workers that take a listener which is *waited for*
 //! do not start without it; an *optional* one they do without, if they have another, and are started
 //! again when it has come, since a process gets its listeners only when it starts. One that was damaged
-//! is repaired at once, but not in a loop, should a worker damage it over and over.
+//! is repaired at once, but not in a loop, should a worker damage it over and over. The rights of a path, of which
+//! somebody else has another opinion, are restored less and less often.
 //!
 //! A repair by another socket takes a restart of the workers that have the old one, and some damage
 //! what they share whenever they end. So when it happens again and again all of them end first, then it
@@ -297,33 +298,44 @@ impl Core {
 
     pub(super) fn listener_damaged(
         &mut self,
-        listener: ListenerId,
-        socket: SocketKey,
+        (listener, socket): (ListenerId, SocketKey),
         what: String,
+        of_rights: bool,
     ) {
         if self.ctx.phase >= Phase::Stopping {
             return;
         }
-        self.ctx.record.listeners();
         let before = self.ctx.listeners.damaged.get(&(listener, socket));
-        let wait_until = before.map_or(self.ctx.now, |repair| repair.not_before);
+        if of_rights && before.is_some_and(|repair| !repair.whole) {
+            // It is seen again whenever something else happens beside it.
+            return;
+        }
+        self.ctx.record.listeners();
+        let wait_until = before.map_or(self.ctx.now, |repair| repair.not_before.max(self.ctx.now));
         let earlier = before.map_or(0, |repair| {
-            let pauses = self.ctx.now.since(repair.damaged).as_secs() / REPAIR_PAUSE.as_secs();
-            let forgotten = u32::try_from(pauses).unwrap_or(u32::MAX);
+            let since = self.ctx.now.since(repair.damaged);
+            let forgotten = match of_rights {
+                true if since < QUIET => 0,
+                true => u32::MAX,
+                false => {
+                    u32::try_from(since.as_secs() / REPAIR_PAUSE.as_secs()).unwrap_or(u32::MAX)
+                }
+            };
             repair.repairs.saturating_sub(forgotten)
         });
         let repairs = earlier.saturating_add(1);
-        let pause = if repairs < FREE_REPAIRS {
-            Duration::ZERO
-        } else {
-            REPAIR_PAUSE
+        let pause = match repairs.checked_sub(FREE_REPAIRS) {
+            None => Duration::ZERO,
+            // Another listend that declares the path with other rights would restore them in turn for ever.
+            Some(more) if of_rights => retry_delay(more),
+            Some(_) => REPAIR_PAUSE,
         };
         let repair = RepairState {
             what: Some(what),
             failures: before.map_or(0, |repair| repair.failures),
             repairs,
             damaged: self.ctx.now,
-            not_before: self.ctx.now + pause,
+            not_before: wait_until + pause,
             whole: false,
         };
         self.ctx
@@ -505,7 +517,7 @@ impl Core {
                 ListenerTimer::Repair(listener, socket) => {
                     let repair = self.ctx.listeners.damaged.get_mut(&(listener, socket));
                     if let Some(repair) = repair.filter(|repair| !repair.whole) {
-                        repair.not_before = self.ctx.now + REPAIR_PAUSE;
+                        repair.not_before = repair.not_before.max(self.ctx.now + REPAIR_PAUSE);
                         self.ctx.outbox.push(Effect::Repair { listener, socket });
                     }
                 }

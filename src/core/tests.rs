@@ -171,6 +171,7 @@ fn damaged(listener: ListenerId, socket: SocketKey) -> Input {
         listener,
         socket,
         what,
+        of_rights: false,
     }
 }
 

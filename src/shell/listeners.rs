@@ -151,6 +151,7 @@ impl Shell {
                 listener,
                 socket: key,
                 what,
+                of_rights: damage == Damage::RightsChanged,
             });
         }
     }

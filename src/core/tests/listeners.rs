@@ -228,6 +228,46 @@ fn a_damaged_listener_is_repaired_at_once_but_not_in_a_loop() {
     assert_eq!(rig.core.deadline(), None);
 }
 
+// Two listends that declare one path with different modes restored them in turn, once a second for ever.
+#[test]
+fn rights_that_somebody_else_wants_otherwise_are_restored_less_and_less_often() {
+    let mut rig = rig(Presence::Required);
+    rig.give(Input::Start);
+    let (listener, socket) = (WEB, SocketKey(0));
+    let changed = Input::ListenerDamaged {
+        listener,
+        socket,
+        what: "given other permissions".to_owned(),
+        of_rights: true,
+    };
+    let repair = Effect::Repair { listener, socket };
+    let is_restored = |rig: &Rig| rig.effects.contains(&repair);
+    let restored = Input::ListenerRepaired {
+        listener,
+        socket,
+        by: Repaired::PutBack,
+    };
+    for _ in 0..FREE_REPAIRS {
+        rig.give(changed.clone());
+        assert!(is_restored(&rig));
+        rig.give(restored.clone());
+    }
+    for seconds in [1, 2, 4, 8, 16, 30, 30, 30] {
+        rig.give(changed.clone());
+        assert!(!is_restored(&rig));
+        // Something else happens in the folder.
+        rig.give(changed.clone());
+        rig.pass(Duration::from_secs(seconds) - Duration::from_millis(1));
+        assert!(!is_restored(&rig), "{seconds}");
+        rig.pass(Duration::from_millis(1));
+        assert!(is_restored(&rig), "{seconds}");
+        rig.give(restored.clone());
+    }
+    rig.pass(QUIET);
+    rig.give(changed);
+    assert!(is_restored(&rig), "it was left alone for so long");
+}
+
 // As in a rolling restart of many instances, each of which removes the path when it ends.
 #[test]
 fn repairs_with_pauses_in_between_come_at_once() {

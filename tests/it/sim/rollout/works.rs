@@ -169,6 +169,7 @@ impl Life<Rollouts> {
                 listener,
                 socket,
                 what,
+                of_rights: false,
             });
         }
     }
