@@ -201,6 +201,31 @@ fn rate_key(waits: bool) -> &'static str {
 /// A `service` or `defaults` of xinetd.conf(5).
 type Attributes = HashMap<String, Vec<String>>;
 
+/// What the defaults can have, and what adds up in them.
+const OF_ALL: [&str; 12] = [
+    "log_type",
+    "bind",
+    "interface",
+    "per_source",
+    "umask",
+    "instances",
+    "groups",
+    "cps",
+    "max_load",
+    "banner",
+    "banner_success",
+    "banner_fail",
+];
+const CUMULATIVE: [&str; 7] = [
+    "log_on_success",
+    "log_on_failure",
+    "only_from",
+    "no_access",
+    "passenv",
+    "disabled",
+    "enabled",
+];
+
 /// Files of xinetd: those of /etc/xinetd.d and xinetd.conf.
 pub(super) fn xinetd(text: &str) -> Document {
     let mut document = Document::default();
@@ -227,7 +252,18 @@ pub(super) fn xinetd(text: &str) -> Document {
     // They are for the services in front of them as well.
     let (all, services): (Vec<_>, Vec<_>) = services.into_iter().partition(|one| one.0.is_empty());
     for line in all.iter().flat_map(|(_, lines)| lines) {
-        assign(line, &mut defaults, &Attributes::new());
+        let name = line.split(['=', '+', '-']).next().unwrap_or_default();
+        let name = name.trim();
+        let is_set = !line.contains("+=") && !line.contains("-=");
+        if CUMULATIVE.contains(&name) && is_set {
+            // It adds to what is there, as `+=` does.
+            let adds = line.replacen('=', "+=", 1);
+            assign(&adds, &mut defaults, &Attributes::new());
+        } else if CUMULATIVE.contains(&name) || OF_ALL.contains(&name) {
+            assign(line, &mut defaults, &Attributes::new());
+        } else {
+            document.note(&format!("{line} of the defaults"), "only a service has it");
+        }
     }
     for (name, lines) in services {
         let mut of = Attributes::new();

@@ -190,21 +190,35 @@ fn pairs(text: &str) -> Vec<(String, String)> {
     found
 }
 
+/// With a dollar sign before the names of variables that stand between blanks: the value is split into words.
+fn marked(line: &str) -> String {
+    let words = line.split(' ').map(|word| {
+        let name = word.strip_prefix("%(ENV_");
+        match name.and_then(|name| name.strip_suffix(")s")) {
+            Some(name) => format!("%(ENV_${name})s"),
+            None => word.to_owned(),
+        }
+    });
+    words.collect::<Vec<String>>().join(" ")
+}
+
 fn program(name: &str, section: &Section, worker: &mut Entry) {
     let line = section.get("command").unwrap_or_default();
     let expands = line.contains("%(ENV_");
     if expands {
         worker.set("expand_environment", "true");
     }
+    // A dollar sign means nothing to supervisord.
+    let line = match expands {
+        true => marked(&line.replace('$', "$$")),
+        false => line.to_owned(),
+    };
     let mut command = Vec::new();
-    for word in words(line) {
-        // A dollar sign means nothing to supervisord.
-        let word = if expands {
-            word.replace('$', "$$")
-        } else {
-            word
+    for word in words(&line) {
+        let variable = |variable: &str| match variable.strip_prefix('$') {
+            Some(name) if word == format!("%(ENV_${name})s") => Some(format!("${name}")),
+            name => Some(format!("${{{}}}", name.unwrap_or(variable))),
         };
-        let variable = |variable: &str| Some(format!("${{{variable}}}"));
         command.push(match expanded(&word, name, worker, variable) {
             Ok(word) => word,
             Err(word) => {

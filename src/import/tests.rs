@@ -331,7 +331,7 @@ fn programs_of_supervisord() {
         ],
     );
     assert!(
-        yaml.contains("{instance}") && yaml.contains("${HOME}"),
+        yaml.contains("{instance}") && yaml.contains("[x, \"$HOME\"]"),
         "{yaml}"
     );
 }

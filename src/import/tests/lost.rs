@@ -216,7 +216,7 @@ fn what_a_unit_says_is_not_passed_over() {
 #[test]
 fn a_variable_of_supervisord_takes_nothing_else_with_it() {
     let text = "[supervisord]\nenvironment=GLOBAL=\"1\",A=\"of all\"\numask=027\nuser=root\n\
-        [program:a]\ncommand=/bin/a \"$HOME\" %(ENV_X)s %(here)s # comment\n\
+        [program:a]\ncommand=/bin/a \"$HOME\" %(ENV_X)s '%(ENV_X)s' %(here)s # comment\n\
         environment=A=\"1\",PATH=\"/opt:%(ENV_PATH)s\",HERE=\"%(here)s/x\",N=\"%(process_num)02d\",B='2'\n\
         directory=%(ENV_HOME)s/app\nnumprocs=2\nnumprocs_start=1\n";
     let yaml = made(Format::Supervisord, &[("supervisord.conf", text)]);
@@ -224,7 +224,7 @@ fn a_variable_of_supervisord_takes_nothing_else_with_it() {
         &yaml,
         &[
             "environment: { GLOBAL: 1, A: 1, \"N\": \"{instance}\", B: 2 }",
-            "command: [/bin/a, \"$$HOME\", \"${X}\", \"%(here)s\"]",
+            "command: [/bin/a, \"$$HOME\", \"$X\", \"${X}\", \"%(here)s\"]",
             "expand_environment: true",
             "umask: 0027",
         ],
@@ -433,7 +433,7 @@ fn defaults_of_xinetd() {
             "service {name}\n{{\ntype = UNLISTED\nport = 8081\nsocket_type = stream\nwait = no\nuser = root\nserver = /bin/{name}\n{lines}\n}}\n"
         )
     };
-    let defaults = "defaults\n{\nonly_from = 10.0.0.0/8\ndisabled = off\nenv = A=1\ngroups = yes\nno_access = 10.1.1.1 10.2.2.2\n}\n";
+    let defaults = "defaults\n{\nonly_from = 10.0.0.0/8\ndisabled = off\nenv = A=1\ngroups = yes\nno_access = 10.1.1.1\nno_access = 10.2.2.2\n}\n";
     // The defaults may come last, from a file of their own.
     let text = one(
         "first",
@@ -448,7 +448,7 @@ fn defaults_of_xinetd() {
     has(
         &yaml,
         &[
-            "environment: { A: 1, B: 2 }",
+            "environment: { B: 2 }",
             "supplementary_groups: []",
             "max_connections: none",
             "umask: 0022",
@@ -464,6 +464,8 @@ fn defaults_of_xinetd() {
             "only_from = 1.2.3.4",
             "service off",
             "cps = 5 30",
+            // Seen with xinetd: only a service can have it.
+            "env = A=1 of the defaults",
         ],
     );
     assert_eq!(yaml.matches("supplementary_groups").count(), 1, "{yaml}");
