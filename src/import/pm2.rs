@@ -14,10 +14,13 @@ pub(super) fn import(tree: &Json) -> Document {
     for app in apps {
         add(app, &mut document);
     }
-    if let Some(object) = tree.as_object() {
-        for key in object.keys().filter(|key| *key == "deploy") {
-            document.note(key, "listend does not deploy");
-        }
+    let others = tree.as_object().into_iter().flatten();
+    for (key, _) in others.filter(|(key, _)| !tree["apps"].is_null() && *key != "apps") {
+        let why = match key.as_str() {
+            "deploy" => "listend does not deploy",
+            _ => "it is not known here",
+        };
+        document.note(key, why);
     }
     document
 }
@@ -142,6 +145,7 @@ fn setting(key: &str, value: &Json, worker: &mut Entry) {
             Some(millis) => worker.set("start_timeout", format!("{millis}ms")),
             None => worker.note(&written, "it is no number of milliseconds"),
         },
+        "restart_delay" if worker.get("restart") == Some(&"never".into()) => {}
         "restart_delay" => {
             if let Some(millis) = value.as_u64().filter(|millis| *millis > 0) {
                 let backoff = ("backoff".to_owned(), format!("{millis}ms"));

@@ -438,3 +438,4 @@ fn what_check_refuses_is_a_comment() {
 }
 
 mod lost;
+mod silent;

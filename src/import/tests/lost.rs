@@ -348,7 +348,8 @@ fn restarts_and_resources_of_compose() {
 #[test]
 fn signals_and_files_of_pm2() {
     let text = r#"{"apps":[{"name":"a","script":"a.js","log_file":"/var/log/l","out_file":"/var/log/o","treekill":false},
-        {"name":"b","script":"b.js","watch":true}]}"#;
+        {"name":"b","script":"b.js","watch":true},
+        {"name":"c","script":"c.js","autorestart":false,"restart_delay":9}]}"#;
     let yaml = made(Format::Pm2, &[("ecosystem.config.json", text)]);
     has(
         &yaml,
@@ -358,7 +359,8 @@ fn signals_and_files_of_pm2() {
             "output: file:/var/log/o",
         ],
     );
-    assert_eq!(yaml.matches("kill_mode: group").count(), 1, "{yaml}");
+    has(&yaml, &["restart: never"]);
+    assert_eq!(yaml.matches("kill_mode: group").count(), 2, "{yaml}");
     names(&yaml, &["log_file: /var/log/l", "watch: true"]);
 }
 
