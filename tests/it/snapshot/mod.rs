@@ -259,6 +259,55 @@ fn what_cannot_be_true_is_refused_with_the_reason() {
             r#""wanted":4294967295"#,
             "worker 0: 4294967295 instances are wanted",
         ),
+        // What would wrap round in the next years, or take all memory.
+        (
+            worker,
+            r#""last_generation":4"#,
+            r#""last_generation":2147483648"#,
+            "worker 0: generation 4 of 2147483648",
+        ),
+        (
+            worker,
+            r#""latest":3"#,
+            r#""latest":2147483648"#,
+            "worker 0: definition 3 of 2147483648",
+        ),
+        (
+            worker,
+            r#""from_generation":3"#,
+            r#""from_generation":2147483648"#,
+            "rollout of worker 0: 0 of 3 are done",
+        ),
+        (
+            worker,
+            r#""done":0,"of":3"#,
+            r#""done":0,"of":4294967295"#,
+            "rollout of worker 0: 0 of 4294967295 are done",
+        ),
+        (
+            worker,
+            r#""done":0,"of":3"#,
+            r#""done":4294967295,"of":3"#,
+            "rollout of worker 0: 4294967295 of 3 are done",
+        ),
+        (
+            &run(10),
+            r#""generation":4"#,
+            r#""generation":2147483648"#,
+            "run 10: generation 2147483648",
+        ),
+        (
+            r#"{"kind":"connections","#,
+            r#""accepted":9"#,
+            r#""accepted":18446744073709551615"#,
+            "connections 1: more than there can have been",
+        ),
+        (
+            r#"{"kind":"connections","#,
+            r#""refused":2"#,
+            r#""refused":18446744073709551615"#,
+            "connections 1: more than there can have been",
+        ),
         (
             worker,
             r#""key":0"#,
