@@ -616,7 +616,7 @@ impl PreparedReload<'_> {
                     if let Some((changed, backlog)) = self.changed.remove(&planned.key) {
                         socket.effective = changed.effective;
                         socket.artifacts.symlinks = changed.links;
-                        socket.note_rights();
+                        socket.artifacts.rights = changed.rights.or(socket.artifacts.rights);
                         socket.backlog = backlog;
                     }
                 }

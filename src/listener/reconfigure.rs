@@ -7,7 +7,7 @@ use super::backlog::as_backlog;
 use super::bind_error::{BindStep, Failure, Obstacle};
 use super::bind_socket::links_of;
 use super::bound::BoundSocket;
-use super::identity::PathIdentity;
+use super::identity::{PathIdentity, Rights};
 use super::option::{Act, Options, PRIORITY};
 use super::overlap::REUSE_PORT;
 use super::read_back::Effective;
@@ -46,6 +46,8 @@ pub(super) struct Reconfigured {
     pub(super) effective: Vec<Effective>,
     /// The links that it is to keep.
     pub(super) links: Vec<PathBuf>,
+    /// The rights that its path was given.
+    pub(super) rights: Option<Rights>,
 }
 
 impl<'a> Live<'a> {
@@ -73,7 +75,7 @@ impl<'a> Live<'a> {
             self.listen(self.after)?;
         }
         self.options(self.before, self.after)?;
-        self.access(&self.before.access, &self.after.access)?;
+        let rights = self.access(&self.before.access, &self.after.access)?;
         self.join(&self.before.multicast, &self.after.multicast)?;
         if let Some(path) = self.socket.address.path() {
             symlink::make(path, &self.new_links(), &self.after.access, folders)?;
@@ -81,6 +83,7 @@ impl<'a> Live<'a> {
         Ok(Reconfigured {
             effective: self.look()?,
             links: self.links().to_vec(),
+            rights,
         })
     }
 
@@ -174,10 +177,11 @@ impl<'a> Live<'a> {
         Options::new(&self.after.options, &self.socket.address).look(self.socket.fd.as_fd())
     }
 
-    /// Gives the path or queue other rights. Meanwhile nobody has more than before or after.
-    fn access(&self, before: &Access, after: &Access) -> Result<(), Failure> {
+    /// Gives the path or queue other rights. Meanwhile nobody has more than before or after. Answers with those of a
+    /// path: what is found later may be somebody else's doing.
+    fn access(&self, before: &Access, after: &Access) -> Result<Option<Rights>, Failure> {
         if rights(before) == rights(after) || !self.socket.created {
-            return Ok(());
+            return Ok(None);
         }
         let uid = after.owner.map_or_else(geteuid, Uid::from_raw);
         let gid = after.group.map_or_else(getegid, Gid::from_raw);
@@ -195,11 +199,12 @@ impl<'a> Live<'a> {
             let mode = |bits: u32| Mode::from_bits_truncate(bits as libc::mode_t & 0o7777);
             fchmod(fd, mode(narrow)).map_err(|errno| no_mode(errno).about(name))?;
             fchown(fd, uid, gid).map_err(|errno| no_owner(errno).about(name))?;
-            return fchmod(fd, mode(after.mode)).map_err(|errno| no_mode(errno).about(name));
+            fchmod(fd, mode(after.mode)).map_err(|errno| no_mode(errno).about(name))?;
+            return Ok(None);
         }
         let (Some(path), Some(identity)) = (self.socket.address.path(), self.socket.identity)
         else {
-            return Ok(());
+            return Ok(None);
         };
         let failed = |errno| Failure::new(BindStep::ReadBack, errno).about(path);
         let place =
@@ -217,7 +222,12 @@ impl<'a> Live<'a> {
         set_mode(mark(narrow))?;
         fchownat(&handle, "", uid, gid, AtFlags::AT_EMPTY_PATH)
             .map_err(|errno| no_owner(errno).about(path))?;
-        set_mode(mark(after.mode))
+        set_mode(mark(after.mode))?;
+        Ok(Some(Rights {
+            uid: uid.map_or(file.st_uid, Uid::as_raw),
+            gid: gid.map_or(file.st_gid, Gid::as_raw),
+            mode: mark(after.mode) & 0o7777,
+        }))
     }
 
     fn join(&self, before: &[Multicast], after: &[Multicast]) -> Result<(), Failure> {

@@ -6,10 +6,10 @@ use crate::ports::free_port;
 use listend::config::options::{OptionValue, by_key};
 use listend::config::{Endpoint, Multicast, Presence, UnixKind};
 use listend::listener::{
-    Adopted, BindError, BoundSocket, Note, NoteKind, Purpose, SocketTable, bind_all, depth,
-    prepare_reload,
+    Adopted, BindError, BoundSocket, Damage, Note, NoteKind, Purpose, SocketTable, bind_all, depth,
+    inspect, prepare_reload,
 };
-use listend::plan::{ListenerId, Merge, Plan, SocketKey, merge};
+use listend::plan::{Access, ListenerId, Merge, Plan, SocketKey, merge};
 use nix::libc;
 use nix::sys::socket::getsockopt;
 use nix::sys::stat::fstat;
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -688,4 +688,20 @@ fn a_multicast_group_is_joined_and_left_on_the_live_socket() {
     assert_eq!(joined(), (true, false));
     assert!(running.reload(plan(&["239.4.5.6"])).unwrap().is_empty());
     assert_eq!(joined(), (false, true));
+}
+
+// What somebody else made of them before the reload was in effect was taken for what was declared.
+#[test]
+fn rights_that_somebody_changes_during_a_reload_are_damage() {
+    let folder = Folder::new();
+    let path = folder.join("s");
+    let of = |mode| plan(&[&[stream(&path)]], Access { mode, ..ACCESS });
+    let mut running = Running::start(of(0o666));
+    let wanted = of(0o600);
+    let Merge { plan, changes } = merge(&running.plan, &BTreeMap::new(), wanted);
+    let prepared = prepare_reload(&running.bound, &running.plan, &plan, &changes).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
+    prepared.commit(&mut running.bound);
+    running.plan = plan;
+    assert_eq!(inspect(running.socket("l0")), Some(Damage::RightsChanged));
 }
