@@ -11,11 +11,20 @@ mod unit;
 
 pub use unit::Unit;
 
-use crate::config::{Config, Worker};
-use names::{accepts, template};
+use crate::config::{Activation, Config, Worker};
+use names::{accepts, listeners_of, template};
 
 /// The units of a configuration, those of listeners first.
 pub fn systemd(config: &Config) -> Vec<Unit> {
+    let mut config = config.clone();
+    for worker in &mut config.workers {
+        // What reads the datagrams itself is started by them.
+        let listeners = listeners_of(worker, &config.listeners);
+        if accepts(worker) && !listeners.iter().any(|one| names::has_clients(one)) {
+            worker.activation.value = Activation::OnDemand;
+        }
+    }
+    let config = &config;
     let mut units = Vec::new();
     for listener in &config.listeners {
         let name = &listener.name.value;

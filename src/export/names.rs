@@ -7,6 +7,17 @@ pub(super) fn accepts(worker: &Worker) -> bool {
     worker.activation.value == Activation::PerConnection
 }
 
+/// Whether there are connections to accept.
+pub(super) fn has_clients(listener: &Listener) -> bool {
+    let mut addresses = listener.addresses.iter();
+    addresses.any(|one| {
+        one.value
+            .endpoints
+            .iter()
+            .any(|endpoint| endpoint.accepts())
+    })
+}
+
 /// The name of the socket unit of a listener, for a worker that takes it.
 pub(super) fn socket_unit(worker: &Worker, listener: &str) -> String {
     match accepts(worker) {

@@ -378,3 +378,20 @@ workers:
         assert!(all.contains(line), "{line}\n{all}");
     }
 }
+
+// systemd refuses Accept=yes for what accepts no connections; there such a worker is one that is started.
+#[test]
+fn a_worker_of_datagrams_is_no_template() {
+    let yaml = "
+listeners: { a: 'udp://127.0.0.1:9001' }
+workers:
+  one: { command: [/bin/cat], listeners: [a], activation: per-connection, handoff: inetd }
+";
+    let units = settles(yaml);
+    let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
+    assert_eq!(names, ["a.socket", "one.service"]);
+    let text = units[0].text();
+    assert!(text.contains("\nService=one.service\n"), "{text}");
+    assert!(!text.contains("Accept="), "{text}");
+    verify(&units, Path::new("/"));
+}
