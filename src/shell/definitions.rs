@@ -8,10 +8,10 @@
 mod close;
 
 use crate::config::Distribute;
-use crate::core::{Core, FormerTaker, Revision};
+use crate::core::{Core, FormerTaker, ListenerLife, Revision};
 use crate::listener::{BoundSocket, SocketTable, shard_of};
 use crate::plan::{
-    Changes, Lifecycle, ListenerPlan, Origin, Plan, SocketKey, WorkerId, WorkerPlan,
+    Changes, Lifecycle, ListenerId, ListenerPlan, Origin, Plan, SocketKey, WorkerId, WorkerPlan,
 };
 use crate::worker::Pattern;
 use std::collections::{BTreeMap, BTreeSet};
@@ -369,4 +369,24 @@ pub(super) fn named<'a>(
         plan: Some(listener),
         held,
     })
+}
+
+/// What the core has to know about the listeners.
+pub(super) fn listener_lives(plan: &Plan) -> BTreeMap<ListenerId, ListenerLife> {
+    let lives = plan.listeners().map(|(id, listener)| {
+        let life = ListenerLife {
+            presence: listener.presence,
+            users: Vec::new(),
+        };
+        (id, life)
+    });
+    let mut lives: BTreeMap<ListenerId, ListenerLife> = lives.collect();
+    for (id, worker) in plan.workers() {
+        for listener in &worker.listeners {
+            if let Some(life) = lives.get_mut(listener) {
+                life.users.push(id);
+            }
+        }
+    }
+    lives
 }

@@ -8,9 +8,10 @@
 
 use super::clients::{self, Role};
 use super::clock;
+use super::definitions::listener_lives;
 use super::listeners::{CLOSING, missing_listeners};
 use super::looks::Tell;
-use super::turn::{Shell, listener_lives};
+use super::turn::Shell;
 use crate::core::{Configuration, Input, ListenerLife, Ticket, WorkerUpdate};
 use crate::listener::{self, BindError, BoundSocket, PreparedReload};
 use crate::plan::{self, Changes, Line, ListenerId, Merge, Plan, SocketKey, Tense, Verb, WorkerId};

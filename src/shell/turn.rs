@@ -7,7 +7,7 @@ use super::clients::{self, Clients};
 use super::clock;
 use super::control::pending_upgrade::Upgrade;
 use super::control::{Control, Reloads};
-use super::definitions::Definitions;
+use super::definitions::{Definitions, listener_lives};
 use super::event_text::{self, OutOfMemory};
 use super::flows::Flows;
 use super::folders::Folders;
@@ -31,11 +31,11 @@ use super::token::Token;
 use super::watch::Watch;
 use crate::config::signal_name;
 use crate::core::{
-    Command, Core, DaemonEvent, Effect, Event, ExitStatus, Input, ListenerLife, Mono, ProcessId,
-    RolloutEvent, Scope, Ticket, WhenDone,
+    Command, Core, DaemonEvent, Effect, Event, ExitStatus, Input, Mono, ProcessId, RolloutEvent,
+    Scope, Ticket, WhenDone,
 };
 use crate::listener::{BindError, SocketTable};
-use crate::plan::{ListenerId, Plan, WorkerId};
+use crate::plan::{Plan, WorkerId};
 use crate::sys::{self, Origin};
 use crate::worker::{self, DaemonContext};
 use nix::errno::Errno;
@@ -780,24 +780,4 @@ impl Shell {
             self.close_socket(socket);
         }
     }
-}
-
-/// What the core has to know about the listeners.
-pub(super) fn listener_lives(plan: &Plan) -> BTreeMap<ListenerId, ListenerLife> {
-    let lives = plan.listeners().map(|(id, listener)| {
-        let life = ListenerLife {
-            presence: listener.presence,
-            users: Vec::new(),
-        };
-        (id, life)
-    });
-    let mut lives: BTreeMap<ListenerId, ListenerLife> = lives.collect();
-    for (id, worker) in plan.workers() {
-        for listener in &worker.listeners {
-            if let Some(life) = lives.get_mut(listener) {
-                life.users.push(id);
-            }
-        }
-    }
-    lives
 }

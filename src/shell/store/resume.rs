@@ -12,11 +12,11 @@ use crate::listener::{self, Adopted, BindError, BoundSocket, Former, Purpose, So
 use crate::plan::{ListenerId, ListenerPlan, Plan, SocketKey, SocketPlan, WorkerId, WorkerPlan};
 use crate::shell::clock;
 use crate::shell::control::Control;
-use crate::shell::definitions::{Definition, Definitions};
+use crate::shell::definitions::{Definition, Definitions, listener_lives};
 use crate::shell::folders::Folders;
 use crate::shell::manager::{Manager, ReadyWhen};
 use crate::shell::signals::Signals;
-use crate::shell::turn::{Shell, listener_lives};
+use crate::shell::turn::Shell;
 use crate::store::{Holder, Identity, Keeper, Kept, Name, not_taken};
 use crate::sys;
 use crate::worker::DaemonContext;
