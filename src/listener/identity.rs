@@ -1,6 +1,7 @@
 //! The identity and the rights of a file, and its removal while it is still ours.
 
 use crate::walk::Place;
+use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,9 @@ impl PathIdentity {
 pub(super) fn remove_if_ours(path: &Path, identity: PathIdentity) -> io::Result<()> {
     match Place::of(path) {
         Ok(place) => remove_ours(&place, identity),
+        Err(refused) if matches!(refused.errno, Errno::EMFILE | Errno::ENFILE) => {
+            Err(refused.errno.into())
+        }
         Err(_) => Ok(()),
     }
 }

@@ -96,11 +96,14 @@ impl Shell {
             self.tell(client, &refused);
             return false;
         }
+        // A reload may be what makes room.
+        let lent = (question == Question::Reload).then(|| self.reserve.lend());
         let started = start(&self.control.config, question, about, &self.plan);
         let waited_for = started.and_then(|started| {
             let waited_for = self.await_query(started, Purpose::Asked(asked), TIME);
             waited_for.map_err(|(error, _)| error)
         });
+        drop(lent);
         match waited_for {
             Ok(()) => true,
             Err(error) => {

@@ -118,6 +118,7 @@ impl Shell {
         let mut store = std::mem::take(&mut self.store);
         let lines = self.everything(&mut store);
         self.store = store;
+        let _lent = self.reserve.lend();
         sys::fork_and_execute(|| {
             let mut snapshot = Journal::create()?;
             snapshot.write_base(lines.iter().map(String::as_str))?;

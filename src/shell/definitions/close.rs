@@ -33,6 +33,8 @@ impl Shell {
         let former = former.filter(|key| !self.sockets.is_given(*key) || self.is_replaced(*key));
         let is_needed = |key: &SocketKey| self.definitions.former_with(*key).next().is_some();
         let unneeded: Vec<SocketKey> = former.filter(|key| !is_needed(key)).collect();
+        // To remove a path takes some descriptors.
+        let _lent = (!unneeded.is_empty()).then(|| self.reserve.lend());
         for key in unneeded {
             let why = match self.sockets.is_given(key) {
                 true => "it was given, and a listener has another socket at its path",

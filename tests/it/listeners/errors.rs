@@ -3,6 +3,7 @@
 use crate::harness::{
     Start, World, client, free_port, is_root, require_ipv6, require_tool, sysctl,
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
@@ -785,9 +786,15 @@ fn listeners_that_are_too_many_leave_no_path_and_tell_the_limit() {
 fn listeners_may_take_most_of_the_descriptors() {
     let world = World::new();
     let daemon = world.run_with(&many_paths(60), |start| {
-        start.through(["sh", "-c", "ulimit -n 92; exec \"$0\" \"$@\""]);
+        start.through(["sh", "-c", "ulimit -n 85; exec \"$0\" \"$@\""]);
     });
     let _started = world.puppet();
+    // And a reload gives some up.
+    world.write("listend.yaml", &many_paths(10));
+    daemon.signal(Signal::SIGHUP);
+    daemon.line(&["the reload is complete"]);
+    let left = fs::read_dir(world.path("many")).expect("a folder").count();
+    assert!(left <= 2 * 10 + 1, "{left}");
     daemon.stop();
     assert_eq!(fs::read_dir(world.path("many")).expect("kept").count(), 0);
 }
