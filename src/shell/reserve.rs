@@ -7,7 +7,7 @@
 use crate::sys;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 /// How many are kept, where there are enough: as many as one message can bring (SCM_MAX_FD), and some
 /// more for a start and its child.
@@ -22,6 +22,12 @@ const FEWEST: usize = 16;
 pub fn is_room_left() -> bool {
     let taken = (0..FEWEST).map(|_| Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC));
     taken.collect::<Result<Vec<_>, _>>().is_ok()
+}
+
+/// How many were taken when this one was made: it has the lowest number that was free. Those that are out of the
+/// way ([`sys::out_of_the_way`]) have higher ones.
+pub(super) fn taken(newest: &Epoll) -> usize {
+    usize::try_from(newest.0.as_raw_fd()).unwrap_or(0)
 }
 
 /// What is kept.

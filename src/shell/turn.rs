@@ -21,7 +21,7 @@ use super::memory_events::MemoryEvents;
 use super::metrics::Metrics;
 use super::notify::Notify;
 use super::process::{Process, Processes, SpawnRequest, Zombie};
-use super::reserve::Reserve;
+use super::reserve::{self, Reserve};
 use super::rollback_reasons::RollbackReasons;
 use super::shards::Steering;
 use super::signals::{Arrived, Signals};
@@ -44,7 +44,6 @@ use nix::unistd::geteuid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR2};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -159,9 +158,7 @@ impl Shell {
             signals.children(),
             EpollEvent::new(EpollFlags::EPOLLIN, Token::Children.pack()),
         )?;
-        // The lowest number that was free; what is out of the way has higher ones.
-        let taken = epoll.0.as_raw_fd().cast_unsigned() as usize;
-        let reserve = Reserve::keep(taken.max(sockets.iter().count()));
+        let reserve = Reserve::keep(reserve::taken(&epoll).max(sockets.iter().count()));
         if clients::accepts(&plan) {
             clients::make_room(&mut sockets);
         }
@@ -428,9 +425,8 @@ impl Shell {
             .chain(self.logs.deadline())
             .chain(self.store.deadline())
             .chain(self.upgrade_deadline());
-        let deadlines = looked_at
-            .chain(self.held_up.put_off(self.core.deadline()))
-            .chain(others);
+        let of_core = self.held_up.put_off(self.core.deadline());
+        let deadlines = looked_at.chain(of_core).chain(others);
         let rests = self.processes.with_rest_elsewhere();
         let rests = (!rests.is_empty()).then(|| clock::now() + REST_LOOK);
         let Some(deadline) = deadlines.chain(rests).min() else {
