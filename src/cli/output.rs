@@ -105,9 +105,10 @@ pub fn count(number: usize, one: &str) -> String {
     }
 }
 
-/// Says on standard error what is wrong.
+/// Says on standard error what is wrong. An answer of the daemon may have several lines.
 pub fn complain(text: &str) {
-    let text = readable(text.to_owned());
+    let lines: Vec<String> = text.lines().map(|line| readable(line.to_owned())).collect();
+    let text = lines.join("\n");
     // Nobody reads it? Then there is nobody to tell.
     let _closed = writeln!(io::stderr().lock(), "listend: {text}");
 }

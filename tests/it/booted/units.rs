@@ -241,7 +241,9 @@ fn each_process_of_a_user_has_a_group_below_that_of_their_unit() {
         let group = group_of(&container, pid);
         assert!(group.ends_with(&format!("{below}/{name}")), "{group}");
     };
-    let sleeper = || container.run(["pgrep", "--exact", "sleep"]);
+    // It may still be on its way to its program.
+    let until_it_is_there = "until pgrep --exact sleep; do :; done";
+    let sleeper = || container.run(["timeout", "30", "sh", "-c", until_it_is_there]);
     let is_in_its_own = || {
         let pid = report(&container, address).pid.to_string();
         let name = format!("listend.app.0.{pid}");

@@ -192,7 +192,7 @@ fn a_start_without_descriptors_leaves_no_runtime_directory_half_made() {
     let folder = std::path::Path::new("/run").join(&name);
     let lines = format!("user: nobody\nruntime_directory: {name}");
     let mut tried = 0;
-    for limit in 6..20 {
+    for limit in 6..40 {
         let world = World::new();
         let daemon = world.run_with(&yaml("[/bin/sleep, '600']", &lines), |start| {
             start.through([prlimit, &format!("--nofile={limit}")]);
