@@ -50,9 +50,11 @@ pub fn render(report: &Report, sources: &Sources, style: Style) -> String {
         out.push('\n');
     }
     for (kind, count) in &report.omitted {
-        let what = match kind.severity() {
-            Severity::Error => "errors",
-            Severity::Advice => "pieces of advice",
+        let what = match (kind.severity(), *count) {
+            (Severity::Error, 1) => "error",
+            (Severity::Error, _) => "errors",
+            (Severity::Advice, 1) => "piece of advice",
+            (Severity::Advice, _) => "pieces of advice",
         };
         let _ = writeln!(out, "and {count} more {what} [{}]\n", kind.code());
     }
@@ -158,6 +160,21 @@ mod tests {
              \x20 cause: held by nginx\n\
              \x20 hint: stop it\n\n"
         );
+    }
+
+    #[test]
+    fn one_that_was_left_out_is_one() {
+        for (count, words) in [
+            (1, "and 1 more error [bad-value]"),
+            (2, "and 2 more errors"),
+        ] {
+            let report = Report {
+                omitted: vec![(Kind::BadValue, count)],
+                ..Report::default()
+            };
+            let text = render(&report, &Sources::default(), Style::Plain);
+            assert!(text.starts_with(words), "{text}");
+        }
     }
 
     #[test]
