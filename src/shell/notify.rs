@@ -178,33 +178,23 @@ impl Notify {
     /// Puts the notify socket right, if something is wrong with it.
     pub(super) fn repair(&mut self, epoll: &Epoll) -> Option<OwnRepair> {
         let socket = self.socket.as_mut()?;
-        let (damage, done) = socket.repair()?;
+        let found = socket.repair()?;
         // It may be another one.
         if let Err(error) = watch_socket(epoll, socket) {
             log::error!("cannot watch the notify socket: {error}");
         }
-        let address = socket.address().to_owned();
-        Some(OwnRepair {
-            damage,
-            done,
-            address,
-        })
+        Some(found)
     }
 
     /// Puts the socket of einhorn right, if something is wrong with it.
     pub(super) fn repair_acks(&mut self, epoll: &Epoll) -> Option<OwnRepair> {
         let socket = self.acks.as_mut()?;
-        let (damage, done) = socket.repair()?;
+        let found = socket.repair()?;
         // It may be another one.
         if let Err(error) = socket.watch(epoll) {
             log::error!("cannot watch the einhorn socket: {error}");
         }
-        let address = socket.address().to_owned();
-        Some(OwnRepair {
-            damage,
-            done,
-            address,
-        })
+        Some(found)
     }
 
     /// Where the socket of einhorn is in the file system.

@@ -22,8 +22,7 @@ pub(super) struct OwnRepair {
     pub(super) damage: Damage,
     /// How it was repaired, or why it could not be.
     pub(super) done: Result<Repair, String>,
-    /// The path.
-    pub(super) address: String,
+    pub(super) path: String,
 }
 
 /// Dropped, it is closed and its path removed.
@@ -84,12 +83,15 @@ impl OwnSocket {
         self.bound.get(THE_ONE)
     }
 
-    /// Puts it right and sets it up again, if something is wrong with it: what was wrong, and how, or why not.
+    /// Puts it right and sets it up again, if something is wrong with it.
     pub(super) fn repair(
         &mut self,
         set_up: fn(&BoundSocket) -> io::Result<()>,
-    ) -> Option<(Damage, Result<Repair, String>)> {
-        let damage = listener::inspect(self.socket()?)?;
+    ) -> Option<OwnRepair> {
+        let socket = self.socket()?;
+        let damage = listener::inspect(socket)?;
+        let path = socket.address.path().unwrap_or(Path::new("it"));
+        let path = path.display().to_string();
         let done = match listener::repair(&self.plan, &mut self.bound, THE_ONE) {
             Ok(Some(repair))
                 if self
@@ -106,7 +108,7 @@ impl OwnSocket {
             Some(Err(error)) => Err(error.to_string()),
             Some(Ok(())) | None => Ok(repair),
         });
-        Some((damage, done))
+        Some(OwnRepair { damage, done, path })
     }
 }
 

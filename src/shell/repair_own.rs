@@ -55,19 +55,19 @@ impl Shell {
                 "workers cannot tell that they are up",
             ),
         };
-        let (what, address) = (event_text::damage(found.damage), &found.address);
+        let (what, path) = (event_text::damage(found.damage), &found.path);
         match &found.done {
             Ok(Repair::PutBack | Repair::ListenedAgain) => {
-                log::warn!("{name}: {address} was {what}; restored");
+                log::warn!("{name}: {path} was {what}; restored");
             }
             Ok(Repair::Rebound) => {
-                let cut_off = cut_off(&self.plan, address, who_has_it);
-                log::warn!("{name}: {address} was {what}; restored{cut_off}");
+                let cut_off = cut_off(&self.plan, path, who_has_it);
+                log::warn!("{name}: {path} was {what}; restored{cut_off}");
             }
             Err(why) => {
                 let again_in = event_text::duration(self.watch.repair_delay(owner));
                 log::error!(
-                    "{name}: {address} was {what}, and cannot be restored: {why}; until then \
+                    "{name}: {path} was {what}, and cannot be restored: {why}; until then \
                      {meanwhile}; retrying in {again_in}"
                 );
             }

@@ -264,16 +264,10 @@ impl Control {
     /// Puts the control socket right, if something is wrong with it.
     pub(super) fn repair(&mut self, epoll: &Epoll) -> Option<OwnRepair> {
         let socket = self.socket.as_mut()?;
-        let (damage, done) = socket.repair()?;
-        let path = socket.path().unwrap_or(Path::new("it")).display();
-        let address = path.to_string();
+        let found = socket.repair()?;
         // It may be another one.
         self.open(epoll);
-        Some(OwnRepair {
-            damage,
-            done,
-            address,
-        })
+        Some(found)
     }
 
     /// Where it is in the file system.

@@ -3,12 +3,10 @@
 use crate::config::UnixKind;
 use crate::control::Owner;
 use crate::diagnose::{self, Machine};
-use crate::listener::{
-    self, BindError, BoundSocket, Damage, IoMode, Obstacle, Repair, SocketRecord,
-};
+use crate::listener::{self, BindError, BoundSocket, IoMode, Obstacle, SocketRecord};
 use crate::plan::Plan;
 use crate::shell::one_line;
-use crate::shell::own_socket::{NotBound, OwnSocket};
+use crate::shell::own_socket::{NotBound, OwnRepair, OwnSocket};
 use crate::sys;
 use nix::unistd::{getegid, geteuid};
 use std::fmt;
@@ -96,7 +94,7 @@ impl ControlSocket {
     }
 
     /// Puts it right, if something is wrong with it.
-    pub(super) fn repair(&mut self) -> Option<(Damage, Result<Repair, String>)> {
+    pub(super) fn repair(&mut self) -> Option<OwnRepair> {
         self.own.repair(set_up)
     }
 

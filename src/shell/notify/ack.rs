@@ -4,11 +4,11 @@
 use super::socket::{MODE, beside};
 use crate::config::UnixKind;
 use crate::core::{Mono, ProcessId};
-use crate::listener::{BoundSocket, Damage, Repair, SocketRecord};
+use crate::listener::{BoundSocket, SocketRecord};
 use crate::plan::Plan;
 use crate::report::describe;
 use crate::shell::clock;
-use crate::shell::own_socket::OwnSocket;
+use crate::shell::own_socket::{OwnRepair, OwnSocket};
 use crate::shell::token::{NotifyPart, Token};
 use crate::sys::{self, SharedFd};
 use nix::errno::Errno;
@@ -140,7 +140,7 @@ impl AckSocket {
     }
 
     /// Puts its path right, if something is wrong with it.
-    pub(super) fn repair(&mut self) -> Option<(Damage, Result<Repair, String>)> {
+    pub(super) fn repair(&mut self) -> Option<OwnRepair> {
         self.own.repair(set_up)
     }
 

@@ -1,11 +1,11 @@
 //! The socket that workers send their messages to.
 
 use crate::config::UnixKind;
-use crate::listener::{BoundSocket, Damage, Repair, SocketRecord};
+use crate::listener::{BoundSocket, SocketRecord};
 use crate::plan::Plan;
 use crate::report::describe;
 use crate::shell::clock;
-use crate::shell::own_socket::OwnSocket;
+use crate::shell::own_socket::{OwnRepair, OwnSocket};
 use crate::sys::{self, Datagram, Room};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
@@ -162,7 +162,7 @@ impl NotifySocket {
     }
 
     /// Puts its path right, if something is wrong with it.
-    pub(super) fn repair(&mut self) -> Option<(Damage, Result<Repair, String>)> {
+    pub(super) fn repair(&mut self) -> Option<OwnRepair> {
         let SocketPlace::Path(own) = &mut self.way else {
             return None;
         };
