@@ -2,7 +2,7 @@
 
 use crate::walk::Place;
 use nix::errno::Errno;
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{FileStat, SFlag};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ pub struct Rights {
 
 impl Rights {
     /// The rights of a file, from stat(2).
-    pub(super) fn of(stat: &nix::sys::stat::FileStat) -> Rights {
+    pub(super) fn of(stat: &FileStat) -> Rights {
         Rights {
             uid: stat.st_uid,
             gid: stat.st_gid,
@@ -42,7 +42,7 @@ pub struct PathIdentity {
 
 impl PathIdentity {
     /// The identity of a file, from stat(2).
-    pub fn of(stat: &nix::sys::stat::FileStat) -> PathIdentity {
+    pub fn of(stat: &FileStat) -> PathIdentity {
         // The types differ between architectures; the conversions lose nothing.
         #[allow(clippy::unnecessary_cast)]
         PathIdentity {
@@ -66,13 +66,15 @@ pub(super) fn remove_if_ours(path: &Path, identity: PathIdentity) -> io::Result<
 
 /// Removes the file at this place if it is still the one that was bound.
 pub(super) fn remove_ours(place: &Place, identity: PathIdentity) -> io::Result<()> {
+    remove_if(place, |stat| {
+        (is_socket(stat.st_mode) || is_fifo(stat.st_mode)) && PathIdentity::of(stat) == identity
+    })
+}
+
+/// Removes the file at this place if it is known by that.
+pub(super) fn remove_if(place: &Place, is_ours: impl FnOnce(&FileStat) -> bool) -> io::Result<()> {
     match place.look() {
-        Ok(stat)
-            if (is_socket(stat.st_mode) || is_fifo(stat.st_mode))
-                && PathIdentity::of(&stat) == identity =>
-        {
-            place.remove().map_err(io::Error::from)
-        }
+        Ok(stat) if is_ours(&stat) => place.remove().map_err(io::Error::from),
         _ => Ok(()),
     }
 }

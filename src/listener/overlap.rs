@@ -98,6 +98,16 @@ pub(super) fn set(socket: &BoundSocket, on: bool) -> io::Result<()> {
     sockopt::set_int(&socket.fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, value)
 }
 
+/// Sets or clears it as it was before it was shared for a moment, by what the configuration that bound it says.
+///
+/// # Errors
+///
+/// The errors of setsockopt(2).
+pub(super) fn give_back(socket: &BoundSocket, configured: Option<&ListenerPlan>) -> io::Result<()> {
+    let asks = configured.is_some_and(asks_for_it) || socket.slot.get().is_some();
+    set(socket, asks)
+}
+
 /// Clears it on a socket that was bound with the plan of [`shared`], and forgets that it was set.
 pub(super) fn end(socket: &mut BoundSocket, listener: &ListenerPlan) -> io::Result<()> {
     set(socket, false)?;

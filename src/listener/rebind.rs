@@ -344,8 +344,7 @@ impl<'b, 'p> Work<'b, 'p> {
         let mut sockets = self.add(id, shared.as_ref().unwrap_or(listener), done);
         for socket in rivals {
             let configured = self.bound.configured(self.prepared.plans.running, socket);
-            let asks = configured.is_some_and(overlap::asks_for_it) || socket.slot.get().is_some();
-            let _it_goes_away = overlap::set(socket, asks);
+            let _it_goes_away = overlap::give_back(socket, configured);
         }
         if shared.is_some() && listener.shards() < 2 {
             let inside = self.inside(listener);

@@ -183,8 +183,10 @@ impl SocketTable {
                 && !self.is_given(former.key)
                 && held.any(|one| one.address.overlaps(&former.address))
             {
-                let asks = overlap::asks_for_it(of) || former.slot.get().is_some();
-                let _bind_tells = overlap::set(former, on || asks);
+                let _bind_tells = match on {
+                    true => overlap::set(former, true),
+                    false => overlap::give_back(former, Some(of)),
+                };
             }
         }
     }

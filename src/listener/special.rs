@@ -5,7 +5,7 @@
 //! known what it is: to open a device may do something already.
 
 use super::bind_error::{BindStep, Failure, Obstacle, Purpose};
-use super::identity::{PathIdentity, remove_ours};
+use super::identity::{PathIdentity, remove_if, remove_ours};
 use super::option::{Act, Options};
 use super::paths::{TriedAt, create_parents, reach, try_create, try_replace};
 use super::ready::Ready;
@@ -81,10 +81,7 @@ pub(super) fn fifo(
     let opened = place.handle();
     if origin == Origin::New && opened.is_err() {
         // No descriptor is left. Nobody else makes one with this mark.
-        let made = place.look();
-        if made.is_ok_and(|file| born_here(path, &file).is_ok()) {
-            let _removed = place.remove();
-        }
+        let _removed = remove_if(&place, |file| born_here(path, file).is_ok());
     }
     let (handle, file) = opened.map_err(failed)?;
     if origin == Origin::New {

@@ -12,7 +12,7 @@
 
 use super::bind_error::{BindStep, Failure, Obstacle, Purpose};
 use super::diag::Diag;
-use super::identity::{PathIdentity, is_socket, remove_ours};
+use super::identity::{PathIdentity, is_socket, remove_if, remove_ours};
 use super::paths::{
     TriedAt, Umask, create_parents, is_long, plain, reach, through, try_create, try_replace,
 };
@@ -296,10 +296,9 @@ fn bind_here(
     let opened = open_ours(path, place, is_shared.then_some((born, maker)));
     if opened.as_ref().is_err_and(|why| why.obstacle.is_none()) {
         // No descriptor is left. The socket is closed now, and its file would stay behind.
-        let made = place.look();
-        if made.is_ok_and(|file| is_socket(file.st_mode) && is_as_born(&file, born, maker)) {
-            let _removed = place.remove();
-        }
+        let _removed = remove_if(place, |file| {
+            is_socket(file.st_mode) && is_as_born(file, born, maker)
+        });
     }
     let (handle, file) = opened?;
     let identity = PathIdentity::of(&file);
