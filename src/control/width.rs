@@ -1,5 +1,6 @@
 //! The width of texts on a terminal: control characters are replaced, long texts cut.
 
+use crate::report::is_hidden;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// The width of a text, in columns.
@@ -10,12 +11,7 @@ pub fn width(text: &str) -> usize {
 /// The text without characters that would move the cursor or turn the direction of writing: a path may
 /// hold anything.
 pub fn clean(text: &str) -> String {
-    let shown = |c: char| match c {
-        '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{2069}' => '?',
-        c if c.is_control() => '?',
-        c => c,
-    };
-    text.chars().map(shown).collect()
+    text.replace(is_hidden, "?")
 }
 
 /// The text in at most so many columns, with `…` for the middle: start and end tell names apart.

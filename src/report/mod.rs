@@ -17,4 +17,4 @@ pub use problem::{ADVICE_PER_KIND, ERRORS_PER_KIND, Holder, Kind, Problem, Repor
 pub use source::{FileId, Place, Sources};
 pub use suggest::{did_you_mean, nearest};
 pub use text::{Style, render};
-pub use words::{readable, shortened};
+pub use words::{is_hidden, readable, shortened};

@@ -66,7 +66,8 @@ fn push(out: &mut String, text: &str) {
     }
 }
 
-fn is_hidden(character: char) -> bool {
+/// Whether a character would break the line, move the cursor or turn the direction of writing.
+pub fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}')
