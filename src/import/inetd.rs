@@ -149,8 +149,7 @@ impl Service<'_> {
         let mut worker = Entry::new(&name);
         command(&mut worker, self.program, arguments);
         worker.set("listeners", vec![listener.name.clone()]);
-        activation(&mut worker, wait == "wait");
-        worker.set("handoff", "inetd");
+        started_by_client(&mut worker, wait == "wait");
         match self.user.split_once(['.', ':']) {
             Some((user, group)) => {
                 let (group, class) = group.split_once('/').unwrap_or((group, ""));
@@ -183,11 +182,15 @@ impl Service<'_> {
     }
 }
 
-fn activation(worker: &mut Entry, waits: bool) {
+fn started_by_client(worker: &mut Entry, waits: bool) {
     worker.set(
         "activation",
         if waits { "on-demand" } else { "per-connection" },
     );
+    worker.set("handoff", "inetd");
+    // inetd and xinetd give it its default action, which ends some programs when their client is gone: they
+    // look at no result of write(2).
+    worker.set("ignore_sigpipe", "false");
 }
 
 fn rate_key(waits: bool) -> &'static str {
@@ -366,8 +369,7 @@ fn service(name: &str, mut of: Attributes, defaults: &Attributes, document: &mut
             arguments.insert(0, server.to_owned());
         }
         command(&mut worker, server, &arguments);
-        activation(&mut worker, waits);
-        worker.set("handoff", "inetd");
+        started_by_client(&mut worker, waits);
         if !waits {
             worker.set("max_connections", "none");
         }

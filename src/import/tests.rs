@@ -252,6 +252,7 @@ fn lines_of_inetd() {
             "argv0: /usr/sbin/in.fingerd",
             "group: tty",
             "activation: on-demand",
+            "ignore_sigpipe: false",
         ],
     );
     assert!(yaml.contains("not translated: daytime stream"), "{yaml}");
@@ -276,6 +277,7 @@ fn services_of_xinetd() {
             "overflow: close",
             "max_connections_per_source: 5",
             "accept_rate: \"25 in 1s\"",
+            "ignore_sigpipe: false",
             "no_delay: true",
         ],
     );
