@@ -7,6 +7,7 @@ use super::output::print;
 use crate::import::{self, FORMATS, Format, Unit};
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Prints the YAML.
@@ -29,13 +30,12 @@ fn yaml(arguments: &Import) -> Result<String, (Exit, String)> {
     let mut next = 0;
     while let Some(path) = files.get(next).cloned() {
         next += 1;
-        let text = fs::read(&path).map_err(|error| {
+        let text = read(&path).map_err(|error| {
             (
                 Exit::Usage,
                 format!("cannot read {}: {error}", path.display()),
             )
         })?;
-        let text = String::from_utf8_lossy(&text).into_owned();
         let shown = path.display().to_string();
         let found = named.map(|(_, format)| *format);
         let found = found
@@ -90,8 +90,13 @@ fn drop_ins(path: &Path) -> Vec<String> {
         .filter(|path| path.extension() == Some(OsStr::new("conf")))
         .collect();
     found.sort();
-    let texts = found.iter().filter_map(|path| fs::read(path).ok());
-    texts
-        .map(|text| String::from_utf8_lossy(&text).into_owned())
-        .collect()
+    found.iter().filter_map(|path| read(path).ok()).collect()
+}
+
+/// The text of a file, without the byte order mark that editors of Windows put at its beginning: systemd,
+/// for one, skips it.
+fn read(path: &Path) -> io::Result<String> {
+    let bytes = fs::read(path)?;
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    Ok(String::from_utf8_lossy(bytes).into_owned())
 }

@@ -5,7 +5,8 @@ use crate::report::{FileId, Kind, Place, Problem, Report, Sources};
 /// Reads the lines: blank lines and those that start with `#` or `;` are skipped, `export ` in front
 /// is ignored, a value may be quoted with `'` (as it stands) or `"` (with `\"`, `\\`, `\$`, `` \` ``
 /// and `\n`). Nothing is expanded. Every line that is none of that is a problem with its place, and
-/// without its text: such files hold secrets, and what is told ends in the log.
+/// without its text: such files hold secrets, and what is told ends in the log. A byte order mark at the
+/// beginning, which editors of Windows write, is skipped, as docker does.
 pub(super) fn parse(
     name: &str,
     text: &str,
@@ -13,6 +14,7 @@ pub(super) fn parse(
 ) -> (Vec<(String, String)>, Report) {
     let mut variables = Vec::new();
     let mut wrong = Vec::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, raw) in text.lines().enumerate() {
         let line = raw.trim();
         if line.is_empty() || line.starts_with(['#', ';']) {
@@ -121,6 +123,19 @@ mod tests {
         assert_eq!(get("E"), Some(""));
         assert_eq!(report.errors.len(), 1, "`B ` is not a name");
         assert_eq!(report.errors[0].place.unwrap().line, 4);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped_at_the_beginning_alone() {
+        let mut sources = Sources::default();
+        let (variables, report) = parse("f", "\u{feff}A=1\r\n\u{feff}B=2\r\n", &mut sources);
+        assert_eq!(variables, [("A".to_owned(), "1".to_owned())]);
+        let lines: Vec<u32> = report
+            .errors
+            .iter()
+            .map(|problem| problem.place.unwrap().line)
+            .collect();
+        assert_eq!(lines, [2]);
     }
 
     #[test]

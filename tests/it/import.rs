@@ -68,6 +68,31 @@ fn drop_ins_and_the_other_unit_are_found_beside_a_unit() {
 }
 
 #[test]
+fn a_byte_order_mark_hides_no_line() {
+    let dir = TempDir::new();
+    let files = [
+        ("a.service", "[Service]\nExecStart=/bin/cat\n"),
+        ("supervisord.conf", "[program:a]\ncommand=/bin/cat\n"),
+        ("inetd.conf", "7 stream tcp nowait root /bin/cat cat\n"),
+        (
+            "ecosystem.config.json",
+            r#"{ "apps": [{ "name": "a", "script": "/bin/cat" }] }"#,
+        ),
+    ];
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        let yaml = |text: String| {
+            fs::write(&path, text).expect("it is ours");
+            let output = run(&[&path]);
+            assert!(output.status.success(), "{name}: {output:?}");
+            String::from_utf8(output.stdout).expect("UTF-8")
+        };
+        let plain = yaml(text.to_owned());
+        assert_eq!(yaml(format!("\u{feff}{text}")), plain, "{name}");
+    }
+}
+
+#[test]
 fn a_unit_brings_those_that_belong_to_it_and_no_other() {
     let dir = TempDir::new();
     let files = [
