@@ -277,6 +277,9 @@ impl Worker {
         }
         loop {
             let mut goes_on = false;
+            // Those that run come last: none takes a place when another turns out to be no good.
+            let runs = |step: &Step| matches!(self.runs[step.new].state, State::Running { .. });
+            rollout.steps.sort_by_key(|step| !runs(step));
             for at in (0..rollout.steps.len()).rev() {
                 let mut step = rollout.steps[at];
                 let outcome = self.advance_step(ctx, &mut step, rollout.back.is_some());

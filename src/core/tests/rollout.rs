@@ -151,6 +151,25 @@ fn a_new_instance_that_ends_too_soon_leaves_the_old_ones_as_they_are() {
     assert_eq!(degraded.instance, instance);
 }
 
+// The end of one is told before the time of the others, which is over as well.
+#[test]
+fn no_other_takes_a_place_at_the_moment_that_one_is_no_good() {
+    for ends in [0, 1] {
+        let mut crew = rolling(2, |life| life.rollout.parallel = 2);
+        let old = [app(0, 1), app(1, 1)].map(|instance| crew.program(instance));
+        crew.now = crew.core.deadline().expect("they settle");
+        crew.exits(crew.program(app(ends, 2)), CRASH);
+        assert_eq!(old.map(|process| crew.signals(process).len()), [0, 0]);
+        let instance = app(ends, 2);
+        crew.exits(crew.program(app(1 - ends, 2)), killed_by(SIGTERM));
+        assert_eq!(
+            crew.answers().last(),
+            Some(&Answer::RolledBack { instance })
+        );
+        assert_eq!(crew.programs(), Crew::first(&[app(0, 1), app(1, 1)]));
+    }
+}
+
 #[test]
 fn what_was_replaced_already_is_replaced_back() {
     let mut crew = Crew::new(|life| life.instances = 2);
