@@ -1,11 +1,11 @@
-//! A loop that was held up: by a stop of the process (SIGSTOP, a debugger), by a machine that swaps, or by a log
-//! on a file system that does not answer.
+//! What is done late because the loop was held up: by a stop of the process (SIGSTOP, a debugger), by a machine
+//! that swaps, or by a log on a file system that does not answer.
 //!
 //! Deadlines of workers have passed meanwhile, although what would have kept them may only wait to be read, or
 //! to be sent, since a full socket makes its senders wait (unix(7)). So it is read first, in as many turns as
-//! it takes.
+//! it takes. Where the first deadline had only just passed ([`LATE`]) nothing shows that it was so.
 
-use crate::core::Mono;
+use super::time::Mono;
 use std::time::Duration;
 
 /// A deadline that is met this late has been held up.
@@ -13,34 +13,23 @@ const LATE: Duration = Duration::from_millis(50);
 /// How long others have, at most, to tell what they could not. Otherwise it is as long as the loop was held up.
 const MOST: Duration = Duration::from_secs(1);
 
-/// Until when the deadlines that have passed are left alone.
-#[derive(Debug, Default)]
-pub(super) struct HeldUp(Option<Mono>);
+/// Until when nothing is done that is due; it has passed unless the loop was held up just before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HeldUp(Mono);
 
 impl HeldUp {
-    /// Whether a deadline is to be acted on. To be asked in every turn.
-    pub(super) fn is_due(&mut self, deadline: Option<Mono>, now: Mono) -> bool {
-        let Some(deadline) = deadline.filter(|deadline| *deadline <= now) else {
-            self.0 = None;
-            return false;
-        };
-        match self.0 {
-            Some(until) if now < until => return false,
-            Some(_) => self.0 = None,
-            None => {
-                let late = now.since(deadline);
-                if late > LATE {
-                    self.0 = Some(now + late.min(MOST));
-                    return false;
-                }
-            }
+    /// To be told of the first deadline before anything that is heard moves it. Each is put off once, however late
+    /// it is then.
+    pub(super) fn look(&mut self, first: Mono, now: Mono) {
+        let late = now.since(first);
+        if first > self.0 && late > LATE {
+            self.0 = now + late.min(MOST);
         }
-        true
     }
 
-    /// When to ask next.
-    pub(super) fn put_off(&self, deadline: Option<Mono>) -> Option<Mono> {
-        deadline.map(|deadline| self.0.map_or(deadline, |until| until.max(deadline)))
+    /// When that is to be done which has its time at `at`.
+    pub(super) fn put_off(&self, at: Mono) -> Mono {
+        at.max(self.0)
     }
 }
 
@@ -53,32 +42,33 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_that_was_met_late_waits_as_long_as_it_was_late() {
+    fn what_is_late_waits_as_long_again_and_once() {
         let mut held_up = HeldUp::default();
-        let deadline = Some(at(1000));
-        assert!(!held_up.is_due(deadline, at(999)));
-        assert!(held_up.is_due(deadline, at(1050)));
-        assert!(!held_up.is_due(deadline, at(1300)));
-        assert_eq!(held_up.put_off(deadline), Some(at(1600)));
-        assert!(!held_up.is_due(deadline, at(1599)));
-        assert!(held_up.is_due(deadline, at(1600)));
-        assert_eq!(held_up.put_off(deadline), deadline);
+        for (now, until) in [
+            (999, 1000),
+            (1050, 1000),
+            (1300, 1600),
+            (1599, 1600),
+            (9000, 1600),
+        ] {
+            held_up.look(at(1000), at(now));
+            assert_eq!(held_up.put_off(at(1000)), at(until), "at {now}");
+        }
     }
 
     #[test]
     fn at_most_a_second() {
         let mut held_up = HeldUp::default();
-        assert!(!held_up.is_due(Some(at(1000)), at(60_000)));
-        assert!(held_up.is_due(Some(at(1000)), at(61_000)));
+        held_up.look(at(1000), at(60_000));
+        assert_eq!(held_up.put_off(at(1000)), at(61_000));
     }
 
     #[test]
-    fn what_has_been_told_meanwhile_counts() {
+    fn what_comes_later_is_another_matter() {
         let mut held_up = HeldUp::default();
-        assert!(!held_up.is_due(Some(at(1000)), at(1300)));
-        assert!(!held_up.is_due(Some(at(3000)), at(1400)));
-        assert!(!held_up.is_due(None, at(1400)));
-        assert_eq!(held_up.put_off(Some(at(3000))), Some(at(3000)));
-        assert!(held_up.is_due(Some(at(3000)), at(3010)));
+        held_up.look(at(1000), at(1300));
+        assert_eq!(held_up.put_off(at(1700)), at(1700));
+        held_up.look(at(1700), at(1800));
+        assert_eq!(held_up.put_off(at(1700)), at(1900));
     }
 }

@@ -3,6 +3,7 @@
 use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::{DaemonEvent, Event};
+use super::held_up::HeldUp;
 use super::input::{Input, News};
 use super::run::Run;
 use super::snapshot::fact::Key;
@@ -29,6 +30,7 @@ pub struct Core {
     /// Whether it was told that everything is up.
     pub(super) told_up: bool,
     pub(super) when_done: WhenDone,
+    pub(super) held_up: HeldUp,
 }
 
 impl Core {
@@ -39,6 +41,7 @@ impl Core {
             ctx: Ctx::new(),
             told_up: false,
             when_done,
+            held_up: HeldUp::default(),
         };
         let workers = (0..).map(WorkerId).zip(lifecycles);
         let ctx = &mut core.ctx;
@@ -104,6 +107,9 @@ impl Core {
     /// Takes in what happened at `now`.
     pub fn handle(&mut self, now: Mono, input: Input) {
         self.ctx.now = now;
+        if let Some(first) = self.first_due() {
+            self.held_up.look(first, now);
+        }
         if self.ctx.record.is_on && !self.ctx.record.is_urgent {
             self.ctx.record.is_urgent = !self.is_of_connections(&input);
         }
@@ -262,6 +268,10 @@ impl Core {
 
     /// When to hand in [`Input::Tick`] unless something else happens before.
     pub fn deadline(&self) -> Option<Mono> {
+        self.first_due().map(|at| self.held_up.put_off(at))
+    }
+
+    fn first_due(&self) -> Option<Mono> {
         let timers = self.ctx.listeners.due.first().map(|(at, _)| *at);
         timers.into_iter().chain(self.ctx.timers.deadline()).min()
     }
@@ -335,6 +345,9 @@ impl Core {
     /// that it ends and the deadline is later than `now` afterwards.
     fn tick(&mut self) {
         let now = self.ctx.now;
+        if self.deadline().is_none_or(|at| at > now) {
+            return;
+        }
         self.run_listener_timers();
         self.run_use_timers();
         self.run_queue_timers();

@@ -21,6 +21,7 @@ mod facts;
 mod flows;
 mod following;
 mod gate;
+mod held_up;
 mod helpers;
 mod hooks;
 mod idle;

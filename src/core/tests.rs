@@ -84,8 +84,14 @@ impl Rig {
         }
     }
 
+    /// Lets time pass, and does what is due on the way; [`Rig::effects`] are what comes of the last.
     fn pass(&mut self, time: Duration) {
-        self.now = self.now + time;
+        let end = self.now + time;
+        while let Some(at) = self.core.deadline().filter(|at| *at < end) {
+            self.now = at;
+            self.give(Input::Tick);
+        }
+        self.now = end;
         self.give(Input::Tick);
     }
 

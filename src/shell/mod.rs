@@ -14,7 +14,6 @@ mod files;
 mod flows;
 mod folders;
 mod groups;
-mod held_up;
 mod listeners;
 pub mod logging;
 mod logs;

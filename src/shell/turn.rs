@@ -12,7 +12,6 @@ use super::event_text::{self, OutOfMemory};
 use super::flows::Flows;
 use super::folders::Folders;
 use super::groups::Groups;
-use super::held_up::HeldUp;
 use super::logging;
 use super::logs::Logs;
 use super::looks::Looks;
@@ -104,7 +103,6 @@ pub struct Shell {
     memory: MemoryEvents,
     /// Descriptors for what has to be done.
     pub(super) reserve: Reserve,
-    held_up: HeldUp,
     /// When to look after what closes descriptors ([`sys::close_apart`]).
     closing: Option<Mono>,
     /// Effects are being carried out.
@@ -194,7 +192,6 @@ impl Shell {
             manager: Manager::default(),
             memory: MemoryEvents::new(),
             reserve,
-            held_up: HeldUp::default(),
             closing: None,
             is_performing: false,
             store: Store::default(),
@@ -367,7 +364,7 @@ impl Shell {
         }
         self.look_at_queues();
         self.look_at_flows();
-        if self.held_up.is_due(self.core.deadline(), clock::now()) {
+        if self.core.deadline().is_some_and(|at| at <= clock::now()) {
             self.feed(Input::Tick);
         }
         for token in tokens() {
@@ -425,8 +422,7 @@ impl Shell {
             .chain(self.logs.deadline())
             .chain(self.store.deadline())
             .chain(self.upgrade_deadline());
-        let of_core = self.held_up.put_off(self.core.deadline());
-        let deadlines = looked_at.chain(of_core).chain(others);
+        let deadlines = looked_at.chain(self.core.deadline()).chain(others);
         let rests = self.processes.with_rest_elsewhere();
         let rests = (!rests.is_empty()).then(|| clock::now() + REST_LOOK);
         let Some(deadline) = deadlines.chain(rests).min() else {

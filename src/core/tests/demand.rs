@@ -190,7 +190,7 @@ fn after_a_launch_that_failed_one_is_tried_at_a_time() {
         failure,
     });
     assert!(all.comes().is_none(), "while it is put off");
-    all.pass(seconds(1));
+    all.pass(all.core.deadline().unwrap().since(all.now));
     let again = all.spawned().expect("it is tried again");
     assert!(all.comes().is_none(), "while it starts");
     all.give(Input::Spawned { process: again });

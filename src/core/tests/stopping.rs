@@ -205,7 +205,7 @@ fn an_instance_that_will_be_restarted_is_not_the_end() {
     let status = ExitStatus::Code(1);
     rig.give(Input::Exited { process, status });
     assert_eq!(exit_code(&rig), None);
-    rig.pass(Duration::from_secs(1));
+    rig.pass(rig.delay().unwrap());
     rig.running();
     let process = rig.process();
     let status = ExitStatus::Code(0);

@@ -29,6 +29,7 @@ seen! {
     stop_timed_out: "stops that took too long",
     stop_lazy: "stops with effects not taken",
     hurried: "stops that were hurried",
+    held_up: "times that something was late",
     rested: "lives that came to rest",
     survived: "times that another process went on",
     unseen: "ends that nobody saw",
@@ -129,6 +130,8 @@ pub(crate) struct Heard<'a> {
     pub(crate) all: &'a [Effect],
     /// What is wanted because of the input.
     pub(crate) wanted: &'a [Effect],
+    /// It is a tick at which nothing is done yet, because others are heard first.
+    pub(crate) is_held_up: bool,
 }
 
 /// [`Effect::Spawn`].
@@ -179,7 +182,10 @@ pub(crate) struct Life<G: Grammar> {
     pub(crate) rng: Rng,
     pub(crate) trace: Trace,
     pub(crate) now: Mono,
+    /// Of those that were not held up.
     pub(crate) last_tick: Mono,
+    /// Until when nothing that is due is done, because something was late.
+    pub(crate) held_up_until: Mono,
     /// How many ticks came at this moment because it was due again.
     ticks: u32,
     /// For a moment the shell takes nothing.
@@ -244,6 +250,7 @@ impl<G: Grammar> Life<G> {
             trace,
             now: Mono(SECOND),
             last_tick: Mono(0),
+            held_up_until: Mono(0),
             ticks: 0,
             dawdles: false,
             core,
@@ -364,6 +371,8 @@ impl<G: Grammar> Life<G> {
         }
         let before: Vec<(InstanceId, State)> = self.core.instances().collect();
         self.note(&input);
+        self.note_hold_up();
+        let is_held_up = input == Input::Tick && self.now < self.held_up_until;
         self.core.handle(self.now, input.clone());
         if let Err(wrong) = self.core.check_invariants() {
             panic!("after {input:?}: {wrong}");
@@ -400,7 +409,13 @@ impl<G: Grammar> Life<G> {
             before: &before,
             all: &wanted,
             wanted: &wanted[new..],
+            is_held_up,
         };
+        if is_held_up {
+            assert_eq!(heard.wanted, [], "although others were not heard");
+            let next = self.core.deadline();
+            assert!(next.is_none_or(|at| at >= self.held_up_until));
+        }
         G::check(self, &heard);
         if !is_lazy {
             self.todo
@@ -411,8 +426,23 @@ impl<G: Grammar> Life<G> {
             G::check_done(self);
         }
         if input == Input::Tick {
-            self.last_tick = self.now;
+            if !is_held_up {
+                self.last_tick = self.now;
+            }
             self.check_deadline();
+        }
+    }
+
+    /// Notes whether something is done late, so that others are heard first: for as long again and a second at
+    /// most, once.
+    fn note_hold_up(&mut self) {
+        let Some(due) = self.core.deadline() else {
+            return;
+        };
+        let late = self.now.since(due);
+        if due > self.held_up_until && late > Duration::from_millis(50) {
+            self.held_up_until = self.now + late.min(Duration::from_secs(1));
+            self.counts.held_up += 1;
         }
     }
 

@@ -16,6 +16,7 @@
 mod activation;
 mod flows;
 mod follow;
+mod held_up;
 mod idle;
 mod kernel;
 mod life;

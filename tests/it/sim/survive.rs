@@ -2,7 +2,7 @@
 
 use crate::sim::life::{Due, Grammar, Life};
 use crate::sim::seeds::Trace;
-use listend::core::{Change, Core, ExitStatus, Input, ProcessId, Snapshot};
+use listend::core::{Change, Core, ExitStatus, Input, Mono, ProcessId, Snapshot};
 
 /// The core of another process, which reads what this one has written.
 pub(crate) fn thawed(written: &Snapshot, core: &Core) -> Core {
@@ -40,6 +40,7 @@ impl<G: Grammar> Life<G> {
         self.core = thawed(&self.written, &self.core);
         assert!(self.core.freeze() == self.written, "it says the same again");
         self.written = Snapshot::default();
+        self.held_up_until = Mono(0);
         self.due.clear();
         self.counts.survived += 1;
         G::survived(self);

@@ -19,6 +19,7 @@ impl Life<Clients> {
             input,
             before,
             wanted,
+            is_held_up,
             ..
         } = *heard;
         if let Input::Accepted { connection, source } = *input {
@@ -52,7 +53,7 @@ impl Life<Clients> {
         self.check_starts(before, wanted);
         self.check_accepts(before, wanted);
         self.note_signals(wanted);
-        if *input == Input::Tick {
+        if *input == Input::Tick && !is_held_up {
             self.check_timeouts();
         }
     }
