@@ -197,7 +197,7 @@ fn sort(
             if !record.fits(listener, *index) {
                 return false;
             }
-            record.stays = !listener.remove_on_stop;
+            record.stays = !listener.settings.remove_on_stop;
             found.push((*key, record));
         }
         names.push((*group, *key, identity));

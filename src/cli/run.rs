@@ -405,13 +405,16 @@ fn log_bound(plan: &Plan, bound: &listener::SocketTable, started: Mono) {
     let one_by_one = plan.listeners.len() <= LISTENERS_LOGGED;
     let mut sockets = 0;
     for listener in plan.listeners.values() {
-        for socket in bound.of(listener) {
+        for planned in &listener.sockets {
+            let Some(socket) = bound.get(planned.key) else {
+                continue;
+            };
             sockets += 1;
             if socket.shard > 0 {
                 continue;
             }
             // A port that the kernel chose is known nowhere else.
-            let level = match one_by_one || socket.address != socket.endpoint {
+            let level = match one_by_one || socket.address != planned.endpoint {
                 true => log::Level::Info,
                 false => log::Level::Debug,
             };

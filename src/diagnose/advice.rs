@@ -36,7 +36,7 @@ pub fn advise(plan: &Plan, machine: &Machine, tried: Tried) -> Report {
     let mut advisers: BTreeMap<Option<&Path>, Adviser> = BTreeMap::new();
     let mut advice = Report::default();
     for (id, listener) in plan.listeners() {
-        let namespace = listener.network_namespace.as_deref();
+        let namespace = listener.settings.network_namespace.as_deref();
         let adviser = advisers
             .entry(namespace)
             .or_insert_with(|| Adviser::new(plan, namespace, machine.of(listener), tried));
@@ -338,8 +338,8 @@ impl<'p> Adviser<'p> {
         ) else {
             return;
         };
-        if listener.backlog > limit {
-            let asked = listener.backlog;
+        if listener.settings.backlog > limit {
+            let asked = listener.settings.backlog;
             let message = format!(
                 "the backlog of {asked} is cut to {limit} by the kernel (net.core.somaxconn)"
             );
@@ -380,7 +380,8 @@ impl<'p> Adviser<'p> {
 /// The ports of the listeners in this network namespace.
 fn ports(plan: &Plan, namespace: Option<&Path>) -> impl Iterator<Item = u16> {
     let listeners = plan.listeners().map(|(_, listener)| listener);
-    let listeners = listeners.filter(move |one| one.network_namespace.as_deref() == namespace);
+    let listeners =
+        listeners.filter(move |one| one.settings.network_namespace.as_deref() == namespace);
     let sockets = listeners.flat_map(|listener| &listener.sockets);
     sockets.filter_map(port_of)
 }

@@ -14,7 +14,7 @@ const CAP_BPF: u32 = 39;
 pub fn advise_flows(plan: &Plan) -> Report {
     let mut advice = Report::default();
     for listener in plan.listeners.values() {
-        let Some(settings) = &listener.flows else {
+        let Some(settings) = &listener.settings.flows else {
             continue;
         };
         let Err(error) = try_flows(settings) else {

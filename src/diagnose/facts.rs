@@ -168,8 +168,8 @@ pub fn facts(
             .map(|(address, ..)| PortFacts::of(address.port(), machine)),
         queue: endpoint
             .accepts()
-            .then(|| QueueFacts::of(listener.backlog, machine)),
-        path: path_facts(endpoint, index, &listener.access, outcome, machine),
+            .then(|| QueueFacts::of(listener.settings.backlog, machine)),
+        path: path_facts(endpoint, index, &listener.settings.access, outcome, machine),
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) fn message_queue(
         }
         Errno::EINVAL => {
             let asked: Vec<String> = listener
+                .settings
                 .options
                 .iter()
                 .map(|set| format!("{} {:?}", set.spec.key, set.value))

@@ -170,7 +170,7 @@ impl Machine {
     /// The machine as a listener has it, which may be in another network namespace. One that cannot be
     /// entered has no addresses and no sockets.
     pub fn of(&self, listener: &ListenerPlan) -> &Machine {
-        let Some(path) = &listener.network_namespace else {
+        let Some(path) = &listener.settings.network_namespace else {
             return self;
         };
         let mut machine = self;

@@ -26,7 +26,11 @@ pub(super) fn explain(
     let spec = spec_of(call);
     let name = spec.map_or(call, |spec| spec.key);
     let of_spec = |spec: &OptionSpec| {
-        let setting = listener.options.iter().find(|set| set.spec.key == spec.key);
+        let setting = listener
+            .settings
+            .options
+            .iter()
+            .find(|set| set.spec.key == spec.key);
         setting.map(|set| set.value.clone())
     };
     let text = match spec.and_then(of_spec) {
@@ -251,10 +255,9 @@ mod tests {
     fn listener(key: &str, value: OptionValue) -> ListenerPlan {
         let access = Access::PRIVATE;
         let spec = by_key(key).unwrap();
-        ListenerPlan {
-            options: vec![OptionSetting { spec, value }],
-            ..ListenerPlan::new("web".to_owned(), Vec::new(), 1, access)
-        }
+        let mut listener = ListenerPlan::new("web".to_owned(), Vec::new(), 1, access);
+        listener.settings_mut().options = vec![OptionSetting { spec, value }];
+        listener
     }
 
     fn said(call: &str, errno: Errno, listener: &ListenerPlan) -> (String, String) {

@@ -75,19 +75,21 @@ pub fn who_reaches(listener: &ListenerPlan, machine: &Machine) -> Option<String>
                 ..
             } => who.push("every user here: it has no permissions".to_owned()),
             endpoint => {
-                who.extend(path_facts::by_access(endpoint, &listener.access, machine));
+                who.extend(path_facts::by_access(
+                    endpoint,
+                    &listener.settings.access,
+                    machine,
+                ));
             }
         }
     }
     if let Some(widest) = widest {
-        let device =
-            listener
-                .options
-                .iter()
-                .find_map(|option| match (option.spec.key, &option.value) {
-                    ("bind_to_device", OptionValue::Text(name)) => Some(name),
-                    _ => None,
-                });
+        let device = listener.settings.options.iter().find_map(|option| {
+            match (option.spec.key, &option.value) {
+                ("bind_to_device", OptionValue::Text(name)) => Some(name),
+                _ => None,
+            }
+        });
         let shut_out: Vec<&str> = [(four, "127.0.0.1"), (six, "::1")]
             .into_iter()
             .filter(|((any, loopback), _)| *any && !loopback)

@@ -35,6 +35,6 @@ pub fn shared_addresses(plan: &Plan, machine: &Machine, config: &Path) -> Vec<Pr
 
 /// Whether the listener shares its addresses (`reuse_port`).
 pub(super) fn reuses_port(listener: &ListenerPlan) -> bool {
-    let mut options = listener.options.iter();
+    let mut options = listener.settings.options.iter();
     options.any(|set| set.spec.key == "reuse_port" && set.value == OptionValue::Flag(true))
 }

@@ -86,8 +86,8 @@ fn plain<'p>(plan: &'p Plan, adopted: &Adopted) -> Vec<Plain<'p>> {
     let mut plain = Vec::new();
     let mut others = HashSet::new();
     for (id, listener) in plan.listeners() {
-        let all_alike = listener.network_namespace.is_none()
-            && listener.multicast.is_empty()
+        let all_alike = listener.settings.network_namespace.is_none()
+            && listener.settings.multicast.is_empty()
             && listener.shards() == 1;
         for (index, SocketPlan { endpoint, key, .. }) in listener.sockets.iter().enumerate() {
             let Endpoint::Inet {
@@ -300,7 +300,7 @@ mod tests {
         // The kernel chooses a port that is free.
         assert_eq!(of_ports(&[other(0)], &none), all);
         let mut elsewhere = other(7101);
-        elsewhere.network_namespace = Some(PathBuf::from("/run/netns/x"));
+        elsewhere.settings_mut().network_namespace = Some(PathBuf::from("/run/netns/x"));
         let mut shards = other(7102);
         shards.add_shards(2);
         let mut scoped = other(7103);

@@ -47,7 +47,7 @@ pub fn prepare_for_spawn(
         connected: repair::disconnect(socket)?,
     };
     spare::renew(socket);
-    if socket.endpoint.accepts() {
+    if socket.address.accepts() {
         disturbed.shut_down = repair::listen_again(socket, backlog)?;
     }
     Ok(disturbed)

@@ -112,7 +112,7 @@ pub(super) fn bind_again(
     let mut binder = Binder::new(Purpose::Keep, Adopted::default());
     let listener_plan = plan.listener(listener);
     let failed = |failure: Failure| failure.of(listener, socket);
-    let inside = match &listener_plan.network_namespace {
+    let inside = match &listener_plan.settings.network_namespace {
         None => None,
         Some(path) => Some(binder.namespaces.enter(path).map_err(failed)?),
     };
@@ -172,7 +172,7 @@ impl Binder {
     ) -> Vec<BoundSocket> {
         let (errors, notes) = (self.outcome.errors.len(), self.outcome.notes.len());
         let kept: Vec<SocketKey> = held.iter().map(|socket| socket.key).collect();
-        let all_or_none = self.is_late || listener.presence != Presence::Required;
+        let all_or_none = self.is_late || listener.settings.presence != Presence::Required;
         let mut sockets = self.sockets(id, listener, held);
         if all_or_none && self.outcome.errors.len() > errors {
             self.take_back(
@@ -194,7 +194,7 @@ impl Binder {
         let (errors, notes) = (self.outcome.errors.len(), self.outcome.notes.len());
         let mut sockets = Vec::new();
         self.bind_inside(id, listener, is_held, &mut sockets);
-        if listener.presence != Presence::Required && self.outcome.errors.len() > errors {
+        if listener.settings.presence != Presence::Required && self.outcome.errors.len() > errors {
             self.take_back(notes, sockets.drain(..));
         }
         sockets
@@ -247,7 +247,7 @@ impl Binder {
         is_done: impl Fn(usize) -> bool,
         sockets: &mut Vec<BoundSocket>,
     ) {
-        let inside = match &listener.network_namespace {
+        let inside = match &listener.settings.network_namespace {
             None => self.namespaces.at_home().map(|()| None),
             Some(path) => self.namespaces.enter(path).map(Some),
         };

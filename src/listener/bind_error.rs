@@ -123,7 +123,7 @@ impl BindError {
         if self.step == BindStep::LeaveNamespace {
             return false;
         }
-        match plan.listener(self.listener).presence {
+        match plan.listener(self.listener).settings.presence {
             Presence::Required => false,
             Presence::Optional => true,
             Presence::WaitFor(_) => match self.errno {

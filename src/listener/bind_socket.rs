@@ -3,7 +3,7 @@
 use super::backlog::as_backlog;
 use super::bind::{Binder, port_of};
 use super::bind_error::{BindStep, Failure, Note, NoteKind, Purpose};
-use super::bound::{BoundSocket, FsArtifacts, KnownFlag, Slot};
+use super::bound::{Artifacts, BoundSocket, FsArtifacts, KnownFlag, Slot};
 use super::identity::remove_if_ours;
 use super::inet::{self, Wanted};
 use super::option::{Act, Options};
@@ -94,7 +94,7 @@ impl Binder {
         if let Some(path) = endpoint.path() {
             let folders = &mut self.outcome.bound.created_folders;
             let made = match self.purpose {
-                Purpose::Keep => symlink::make(path, links, &listener.access, folders),
+                Purpose::Keep => symlink::make(path, links, &listener.settings.access, folders),
                 Purpose::Try => symlink::check(path, links),
             };
             if let Err(failure) = made {
@@ -120,33 +120,32 @@ impl Binder {
         index: usize,
         ready: Ready,
     ) -> BoundSocket {
-        let endpoint = listener.sockets[index].endpoint.clone();
+        let planned = &listener.sockets[index];
+        let accepts = planned.endpoint.accepts();
         BoundSocket {
             fd: ready.fd.into(),
-            key: listener.sockets[index].key,
-            shard: listener.sockets[index].shard,
+            key: planned.key,
+            shard: planned.shard,
             slot: Slot::unknown(),
-            nonblocking: match endpoint.accepts() && !ready.is_adopted {
+            nonblocking: match accepts && !ready.is_adopted {
                 true => KnownFlag::clear(),
                 false => KnownFlag::unknown(),
             },
             listener: id,
             backlog: self
                 .somaxconn
-                .filter(|_| endpoint.accepts())
-                .map(|limit| listener.backlog.min(limit)),
-            endpoint,
+                .filter(|_| accepts)
+                .map(|limit| listener.settings.backlog.min(limit)),
             address: ready.address,
+            port_chosen: port_of(&planned.endpoint) == Some(0),
             identity: ready.identity,
             created: ready.created,
             is_adopted: ready.is_adopted,
             effective: ready.effective,
-            artifacts: FsArtifacts {
-                symlinks: Vec::new(),
-                spare: None,
-                rights: None,
-                stay: !listener.remove_on_stop,
-            },
+            artifacts: Artifacts::from(FsArtifacts {
+                stay: !listener.settings.remove_on_stop,
+                ..FsArtifacts::default()
+            }),
         }
     }
 
@@ -226,7 +225,8 @@ impl Binder {
         let raw = match name {
             UnixName::Path(path) => {
                 let folders = &mut self.outcome.bound.created_folders;
-                let done = unix_path::bind(kind, path, &listener.access, self.purpose, folders)?;
+                let done =
+                    unix_path::bind(kind, path, &listener.settings.access, self.purpose, folders)?;
                 if done.stale {
                     let kind = match self.purpose {
                         Purpose::Keep => NoteKind::StaleReplaced,
@@ -269,7 +269,7 @@ impl Binder {
 pub(super) fn links_of(listener: &ListenerPlan, index: usize) -> &[PathBuf] {
     let is_path = |socket: &SocketPlan| socket.endpoint.path().is_some();
     if listener.sockets.iter().position(is_path) == Some(index) {
-        &listener.symlinks
+        &listener.settings.symlinks
     } else {
         &[]
     }
@@ -282,13 +282,13 @@ fn finish_unix(
     listener: &ListenerPlan,
     is_bound: bool,
 ) -> Result<Vec<Effective>, Failure> {
-    let options = Options::new(&listener.options, endpoint);
+    let options = Options::new(&listener.settings.options, endpoint);
     let mut effective = Vec::new();
     for phase in [Phase::BeforeBind, Phase::BeforeListen] {
         options.apply(raw.as_fd(), phase, Act::Set, &mut effective)?;
     }
     if endpoint.accepts() && is_bound {
-        raw.listen(as_backlog(listener.backlog))
+        raw.listen(as_backlog(listener.settings.backlog))
             .map_err(|error| Failure::new(BindStep::Listen, error))?;
     }
     Ok(effective)

@@ -7,6 +7,7 @@ use crate::plan::{ListenerId, SocketKey};
 use crate::sys::SharedFd;
 use nix::sys::stat::lstat;
 use std::borrow::Cow;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
@@ -87,10 +88,10 @@ pub struct BoundSocket {
     pub(super) nonblocking: KnownFlag,
     /// The listener of the socket, or the one that had it last.
     pub listener: ListenerId,
-    /// The address of the configuration.
-    pub endpoint: Endpoint,
     /// The address as configured, with the port that the kernel chose for port 0.
     pub address: Endpoint,
+    /// Whether the kernel chose the port, as far as is known: the configuration had port 0.
+    pub(super) port_chosen: bool,
     /// The backlog, cut to `net.core.somaxconn` as listen(2) does. `None` for datagrams, and where the
     /// limit cannot be read.
     pub backlog: Option<u32>,
@@ -104,11 +105,43 @@ pub struct BoundSocket {
     /// The effective values of the options.
     pub effective: Vec<Effective>,
     /// The other files created for the socket.
-    pub artifacts: FsArtifacts,
+    pub artifacts: Artifacts,
 }
 
-/// The folders and links created for a path.
+/// What was created in the file system for a socket. Most have nothing, and may be thousands: one that was
+/// not written to takes eight bytes.
 #[derive(Debug, Default)]
+pub struct Artifacts(Option<Box<FsArtifacts>>);
+
+impl From<FsArtifacts> for Artifacts {
+    fn from(artifacts: FsArtifacts) -> Artifacts {
+        Artifacts((artifacts != NOTHING).then(|| artifacts.into()))
+    }
+}
+
+impl Deref for Artifacts {
+    type Target = FsArtifacts;
+
+    fn deref(&self) -> &FsArtifacts {
+        self.0.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Artifacts {
+    fn deref_mut(&mut self) -> &mut FsArtifacts {
+        self.0.get_or_insert_default()
+    }
+}
+
+static NOTHING: FsArtifacts = FsArtifacts {
+    symlinks: Vec::new(),
+    spare: None,
+    rights: None,
+    stay: false,
+};
+
+/// The links and the second name created for a path, and its rights.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct FsArtifacts {
     /// The symbolic links that lead to the path.
     pub symlinks: Vec<PathBuf>,

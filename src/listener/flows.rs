@@ -7,10 +7,9 @@
 
 use super::bind::bind_again;
 use super::bind_error::BindError;
-use super::bound::{BoundSocket, FsArtifacts, KnownFlag, Slot};
-use super::overlap::{self, REUSE_PORT};
+use super::bound::{Artifacts, BoundSocket, KnownFlag, Slot};
+use super::overlap;
 use crate::bpf::flows::{self, Flow, FlowMaps};
-use crate::config::options::{OptionSetting, OptionValue, by_key};
 use crate::config::{FlowKey, Flows};
 use crate::plan::{ListenerPlan, Plan};
 use crate::sys::bpf::{
@@ -523,14 +522,14 @@ pub fn member_like(socket: &BoundSocket, fd: OwnedFd) -> BoundSocket {
         slot: Slot::unknown(),
         nonblocking: KnownFlag::unknown(),
         listener: socket.listener,
-        endpoint: socket.endpoint.clone(),
         address: socket.address.clone(),
+        port_chosen: socket.port_chosen,
         backlog: socket.backlog,
         identity: None,
         created: false,
         is_adopted: socket.is_adopted,
         effective: socket.effective.clone(),
-        artifacts: FsArtifacts::default(),
+        artifacts: Artifacts::default(),
     }
 }
 
@@ -541,16 +540,9 @@ fn share_port(socket: impl AsFd, shared: bool) -> io::Result<()> {
 
 /// One more socket at the address of a listener's socket, in its group.
 fn bind_beside(listener: &ListenerPlan, socket: &BoundSocket) -> Result<BoundSocket, FlowError> {
-    let mut beside = listener.clone();
-    if let Some(spec) = by_key(REUSE_PORT) {
-        beside.options.retain(|one| one.spec.key != REUSE_PORT);
-        let value = OptionValue::Flag(true);
-        beside.options.push(OptionSetting { spec, value });
-    }
+    let beside = overlap::shared(listener).unwrap_or_else(|| listener.clone());
     let index = listener.position(socket.key).unwrap_or(0);
     let plan = Plan::of_listeners(BTreeMap::from([(socket.listener, Arc::new(beside))]));
     let bound = bind_again(&plan, socket.listener, index, &socket.address);
-    let mut bound = bound.map_err(|error| FlowError::Bind(Box::new(error)))?;
-    bound.endpoint = socket.endpoint.clone();
-    Ok(bound)
+    bound.map_err(|error| FlowError::Bind(Box::new(error)))
 }

@@ -1,6 +1,6 @@
 //! Sockets that somebody else has bound and gives to a listend that runs.
 
-use super::bound::{BoundSocket, FsArtifacts, KnownFlag, Slot};
+use super::bound::{Artifacts, BoundSocket, KnownFlag, Slot};
 use super::inherited_fd::{Found, look};
 use super::table::{Former, SocketTable};
 use super::{diag::Diag, overlap};
@@ -139,13 +139,13 @@ impl SocketTable {
             nonblocking: KnownFlag::unknown(),
             listener: ListenerId(u32::MAX),
             address: endpoint.clone(),
-            endpoint: endpoint.clone(),
+            port_chosen: false,
             backlog: None,
             identity: None,
             created: false,
             is_adopted: true,
             effective: Vec::new(),
-            artifacts: FsArtifacts::default(),
+            artifacts: Artifacts::default(),
         };
         let planned = SocketPlan {
             key,
@@ -158,9 +158,10 @@ impl SocketTable {
         let _always = socket.make_own(&listener);
         // Until it is in the plan, its path is that of the server which has bound it.
         socket.artifacts.stay = true;
-        listener.remove_on_stop = false;
+        let settings = listener.settings_mut();
+        settings.remove_on_stop = false;
         if let Some(rights) = socket.artifacts.rights {
-            listener.access.mode = rights.mode;
+            settings.access.mode = rights.mode;
         }
         let former = Former {
             origin: Arc::new(origin(&listener, address)),
@@ -190,7 +191,7 @@ fn origin(listener: &ListenerPlan, address: &str) -> Origin {
             name: UnixName::Path(_),
             ..
         }) => {
-            let mode = listener.access.mode & 0o7777;
+            let mode = listener.settings.access.mode & 0o7777;
             more = format!(", mode: \"{mode:04o}\", remove_on_stop: false");
         }
         _ => {}

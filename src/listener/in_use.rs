@@ -71,7 +71,7 @@ impl Connections {
     pub fn of(sockets: &[&BoundSocket]) -> io::Result<Connections> {
         let mut wanted = Connections::default();
         let mut diag = None;
-        for socket in sockets.iter().filter(|socket| socket.endpoint.accepts()) {
+        for socket in sockets.iter().filter(|socket| socket.address.accepts()) {
             if diag_for(socket, &mut diag)?.is_none() {
                 return Err(io::Error::other("it is in another network namespace"));
             }

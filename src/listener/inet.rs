@@ -56,7 +56,7 @@ pub(super) fn bind(
         // Connections in TIME_WAIT must not keep a restarted listend from binding.
         Transport::Tcp | Transport::Mptcp | Transport::Sctp => true,
         // Two processes would bind, the later would take all; only multicast is for everybody.
-        Transport::Udp | Transport::UdpLite => !listener.multicast.is_empty(),
+        Transport::Udp | Transport::UdpLite => !listener.settings.multicast.is_empty(),
     };
     if reuses {
         socket
@@ -69,7 +69,7 @@ pub(super) fn bind(
             SockRef::from(&socket),
             address,
             v6_only,
-            &listener.multicast,
+            &listener.settings.multicast,
         )?;
     }
     Ok((socket, effective))
@@ -82,7 +82,7 @@ pub(super) fn bind_and_listen(
     endpoint: &Endpoint,
     listener: &ListenerPlan,
 ) -> Result<Vec<Effective>, Failure> {
-    let options = Options::new(&listener.options, endpoint);
+    let options = Options::new(&listener.settings.options, endpoint);
     let mut effective = Vec::new();
     options.apply(socket.as_fd(), Phase::BeforeBind, Act::Set, &mut effective)?;
     socket
@@ -96,7 +96,7 @@ pub(super) fn bind_and_listen(
     )?;
     if endpoint.accepts() {
         socket
-            .listen(as_backlog(listener.backlog))
+            .listen(as_backlog(listener.settings.backlog))
             .map_err(|error| Failure::new(BindStep::Listen, error))?;
     }
     Ok(effective)

@@ -44,7 +44,7 @@ fn put_in_order(
     let read_back = |errno| Failure::new(BindStep::ReadBack, errno);
     // Who hands descriptors down cannot leave it set.
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(read_back)?;
-    let options = Options::new(&listener.options, endpoint);
+    let options = Options::new(&listener.settings.options, endpoint);
     let mut effective = Vec::new();
     for (phase, act) in [
         (Phase::BeforeBind, Act::Look),
@@ -55,7 +55,7 @@ fn put_in_order(
     }
     if endpoint.accepts() {
         SockRef::from(fd)
-            .listen(as_backlog(listener.backlog))
+            .listen(as_backlog(listener.settings.backlog))
             .map_err(|error| Failure::new(BindStep::Listen, error))?;
     }
     let address = bound_to(fd, endpoint)?;
@@ -64,10 +64,15 @@ fn put_in_order(
         Endpoint::Inet {
             address, v6_only, ..
         } if !endpoint.accepts() => {
-            inet::join(SockRef::from(fd), *address, *v6_only, &listener.multicast)?;
+            inet::join(
+                SockRef::from(fd),
+                *address,
+                *v6_only,
+                &listener.settings.multicast,
+            )?;
         }
         Endpoint::MessageQueue { .. } => {
-            effective.extend(mqueue::limits(fd, &listener.options)?);
+            effective.extend(mqueue::limits(fd, &listener.settings.options)?);
             identity = Some(PathIdentity::of(&fstat(fd).map_err(read_back)?));
         }
         // A path belongs to the process that bound it: it is neither removed nor repaired here.

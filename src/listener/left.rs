@@ -173,11 +173,12 @@ mod tests {
             (us.as_raw(), group.as_raw() + 1, false),
         ] {
             let mut owned = listener(&path, 0o600);
-            (owned.access.owner, owned.access.group) = (Some(owner), Some(of_group));
+            let access = &mut owned.settings_mut().access;
+            (access.owner, access.group) = (Some(owner), Some(of_group));
             assert_eq!(record.fits(&owned, 0), expected);
         }
         let mut linked = listener(&path, 0o600);
-        linked.symlinks = vec![folder.join("link")];
+        linked.settings_mut().symlinks = vec![folder.join("link")];
         assert!(!record.fits(&linked, 0));
         fs::remove_dir_all(folder).expect("remove the folder");
     }

@@ -54,7 +54,7 @@ pub use adopt::{AdoptError, AdoptProblem, Inherited, UnknownPorts, match_up, tak
 pub use before_spawn::{Disturbed, IoMode, prepare_for_spawn, set_mode};
 pub use bind::{Outcome, bind_all, bind_missing};
 pub use bind_error::{BindError, BindStep, Note, NoteKind, Obstacle, Purpose};
-pub use bound::{BoundSocket, FsArtifacts};
+pub use bound::{Artifacts, BoundSocket, FsArtifacts};
 pub use diag::{UnixSocket, mptcp_listeners, unix_sockets};
 pub use flows::{FlowError, FlowGroup, KnownMember, Member, member_like, try_flows};
 pub use given::{Unfit, endpoint_of, examine};

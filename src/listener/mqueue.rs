@@ -41,9 +41,9 @@ pub(super) fn open(
     let finished = (|| {
         let file = fstat(&fd).map_err(failed)?;
         if !created {
-            fits(name, &file, &listener.access)?;
+            fits(name, &file, &listener.settings.access)?;
         }
-        let effective = limits(fd.as_fd(), &listener.options)?;
+        let effective = limits(fd.as_fd(), &listener.settings.options)?;
         if !created && effective.iter().any(|one| !one.is_as_asked) {
             return Err(taken(name, "a message queue with other limits"));
         }
@@ -86,7 +86,7 @@ pub(super) fn taken(name: &str, words: &'static str) -> Failure {
 /// Says whether a queue could have the limits that are asked for, without making one that everybody
 /// would see. Root may go beyond those of the system (CAP_SYS_RESOURCE, mq_overview(7)).
 fn try_limits(name: &str, listener: &ListenerPlan) -> Result<(), Failure> {
-    let Some(limits) = asked_limits(&listener.options) else {
+    let Some(limits) = asked_limits(&listener.settings.options) else {
         return Ok(());
     };
     let most = |setting| system_setting(setting).filter(|_| !geteuid().is_root());
@@ -101,7 +101,7 @@ fn try_limits(name: &str, listener: &ListenerPlan) -> Result<(), Failure> {
 
 /// Makes it, with owner and mode.
 fn create(name: &str, call: &CString, listener: &ListenerPlan) -> Result<OwnedFd, Failure> {
-    let limits = asked_limits(&listener.options);
+    let limits = asked_limits(&listener.settings.options);
     let fd = sys::open_queue(call, QueueOpen::New(limits)).map_err(|error| {
         match error.raw_os_error() {
             // More than fs.mqueue.msg_max or msgsize_max, or than can be counted.
@@ -113,7 +113,7 @@ fn create(name: &str, call: &CString, listener: &ListenerPlan) -> Result<OwnedFd
     })?;
     let Access {
         owner, group, mode, ..
-    } = listener.access;
+    } = listener.settings.access;
     let rights = || {
         if owner.is_some() || group.is_some() {
             fchown(&fd, owner.map(Uid::from_raw), group.map(Gid::from_raw))

@@ -90,7 +90,7 @@ pub(super) fn in_namespace_of<T>(
     act: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let mut namespaces = Namespaces::default();
-    let inside = listener.network_namespace.as_ref();
+    let inside = listener.settings.network_namespace.as_ref();
     let inside = inside.map(|path| namespaces.enter(path)).transpose()?;
     let done = act();
     drop(inside);

@@ -28,7 +28,7 @@ pub(super) fn bind(
         Some(Protocol::from(protocol)),
     )
     .map_err(|error| Failure::new(BindStep::Socket, error))?;
-    let options = Options::new(&listener.options, endpoint);
+    let options = Options::new(&listener.settings.options, endpoint);
     let mut effective = Vec::new();
     for phase in [Phase::BeforeBind, Phase::BeforeListen] {
         options.apply(socket.as_fd(), phase, Act::Set, &mut effective)?;

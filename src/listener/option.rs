@@ -30,7 +30,7 @@ pub struct Changed {
 
 /// The current options of a socket, from the kernel; the last known values where it does not tell.
 pub fn effective(listener: &ListenerPlan, socket: &BoundSocket) -> Vec<Effective> {
-    let options = Options::new(&listener.options, &socket.address);
+    let options = Options::new(&listener.settings.options, &socket.address);
     let asked = in_namespace_of(listener, || options.look(socket.fd.as_fd()));
     asked.unwrap_or_else(|_| socket.effective.clone())
 }
@@ -41,7 +41,7 @@ pub fn put_options_back(listener: &ListenerPlan, socket: &BoundSocket) -> Vec<Ch
     if socket.effective.is_empty() {
         return Vec::new();
     }
-    let options = Options::new(&listener.options, &socket.address);
+    let options = Options::new(&listener.settings.options, &socket.address);
     let done = in_namespace_of(listener, || {
         options.put_back(socket.fd.as_fd(), &socket.effective)
     });

@@ -73,10 +73,9 @@ pub(super) fn shared(listener: &ListenerPlan) -> Option<ListenerPlan> {
         return None;
     }
     let mut listener = listener.clone();
-    listener
-        .options
-        .retain(|option| option.spec.key != REUSE_PORT);
-    listener.options.push(OptionSetting {
+    let options = &mut listener.settings_mut().options;
+    options.retain(|option| option.spec.key != REUSE_PORT);
+    options.push(OptionSetting {
         spec,
         value: OptionValue::Flag(true),
     });
@@ -84,7 +83,7 @@ pub(super) fn shared(listener: &ListenerPlan) -> Option<ListenerPlan> {
 }
 
 pub(super) fn asks_for_it(listener: &ListenerPlan) -> bool {
-    let mut options = listener.options.iter();
+    let mut options = listener.settings.options.iter();
     options.any(|one| one.spec.key == REUSE_PORT && one.value == OptionValue::Flag(true))
 }
 
@@ -112,6 +111,7 @@ pub(super) fn give_back(socket: &BoundSocket, configured: Option<&ListenerPlan>)
 pub(super) fn end(socket: &mut BoundSocket, listener: &ListenerPlan) -> io::Result<()> {
     set(socket, false)?;
     let asked = listener
+        .settings
         .options
         .iter()
         .any(|one| one.spec.key == REUSE_PORT);
@@ -135,7 +135,7 @@ pub(super) fn forget(socket: &BoundSocket) {
     let Endpoint::Inet { address, .. } = &socket.address else {
         return;
     };
-    if !socket.endpoint.accepts() {
+    if !socket.address.accepts() {
         return;
     }
     let ip = if address.is_ipv4() {

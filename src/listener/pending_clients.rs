@@ -85,10 +85,10 @@ pub fn waiters(sockets: &[&BoundSocket]) -> Waiters {
 /// (IP_RECVERR, ip(7)): they make it ready for ever, and there is no client behind them. Answers
 /// whether it is such a socket.
 pub fn forget_errors(socket: &BoundSocket) -> bool {
-    let Endpoint::Inet { .. } = &socket.endpoint else {
+    let Endpoint::Inet { .. } = &socket.address else {
         return false;
     };
-    if socket.endpoint.accepts() {
+    if socket.address.accepts() {
         return false;
     }
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;

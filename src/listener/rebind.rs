@@ -182,7 +182,7 @@ impl<'b, 'p> Work<'b, 'p> {
         let after = plans.merged.listener(id);
         let before = plans.running.listeners.get(&id);
         self.bound.of(after).next().is_none()
-            && before.is_some_and(|before| before.presence == after.presence)
+            && before.is_some_and(|before| before.settings.presence == after.settings.presence)
     }
 
     /// Binds the sockets of a listener that are new.
@@ -317,8 +317,9 @@ impl<'b, 'p> Work<'b, 'p> {
             let same_port = port_of(endpoint).and_then(|port| self.retired.get(&port));
             for held in same_port.into_iter().flatten() {
                 let configured = self.bound.configured(running, held);
-                if configured.is_some_and(|one| one.network_namespace == listener.network_namespace)
-                    && endpoint.overlaps(&held.address)
+                if configured.is_some_and(|one| {
+                    one.settings.network_namespace == listener.settings.network_namespace
+                }) && endpoint.overlaps(&held.address)
                     && !rivals.iter().any(|rival| rival.key == held.key)
                 {
                     rivals.push(held);
@@ -371,7 +372,7 @@ impl<'b, 'p> Work<'b, 'p> {
 
     /// Enters the namespace of a listener; where that fails, binding has reported it.
     fn inside(&mut self, listener: &ListenerPlan) -> Option<Inside> {
-        let path = listener.network_namespace.as_ref()?;
+        let path = listener.settings.network_namespace.as_ref()?;
         self.namespaces.enter(path).ok()
     }
 
@@ -383,7 +384,7 @@ impl<'b, 'p> Work<'b, 'p> {
             let path = socket.endpoint.path()?;
             (!done).then_some(path)
         });
-        for path in paths.chain(listener.symlinks.iter().map(PathBuf::as_path)) {
+        for path in paths.chain(listener.settings.symlinks.iter().map(PathBuf::as_path)) {
             let Some(leaving) = self.leaving.remove(path) else {
                 continue;
             };
@@ -432,7 +433,7 @@ impl<'b, 'p> Work<'b, 'p> {
                 continue;
             }
             let inside = self.inside(after);
-            let limit = somaxconn().map(|limit| after.backlog.min(limit));
+            let limit = somaxconn().map(|limit| after.settings.backlog.min(limit));
             let applied = live.apply(&mut self.binder.outcome.bound.created_folders);
             if applied.is_err() {
                 live.undo();
@@ -441,7 +442,7 @@ impl<'b, 'p> Work<'b, 'p> {
             match applied {
                 Ok(changed) => {
                     self.note((id, index), &live, &changed);
-                    let limit = limit.filter(|_| live.socket.endpoint.accepts());
+                    let limit = limit.filter(|_| live.socket.address.accepts());
                     self.prepared.changed.insert(key, (changed, limit));
                 }
                 Err(failure) => self.errors.push(failure.of(id, index)),
@@ -584,7 +585,7 @@ impl PreparedReload<'_> {
     pub fn commit(mut self, bound: &mut SocketTable) {
         for live in kept(bound, self.plans) {
             if self.changed.contains_key(&live.socket.key) {
-                let namespace = live.after.network_namespace.as_ref();
+                let namespace = live.after.settings.network_namespace.as_ref();
                 let mut namespaces = Namespaces::default();
                 let _inside = namespace.map(|path| namespaces.enter(path));
                 live.finish();
@@ -609,9 +610,10 @@ impl PreparedReload<'_> {
                 bound.former.remove(&planned.key);
                 if let Some(socket) = bound.sockets.get_mut(&planned.key) {
                     socket.listener = *id;
-                    socket.endpoint = planned.endpoint.clone();
                     socket.shard = planned.shard;
-                    socket.artifacts.stay = !plan.remove_on_stop;
+                    if socket.artifacts.stay == plan.settings.remove_on_stop {
+                        socket.artifacts.stay = !plan.settings.remove_on_stop;
+                    }
                     if let Some((changed, backlog)) = self.changed.remove(&planned.key) {
                         socket.effective = changed.effective;
                         socket.artifacts.symlinks = changed.links;
@@ -623,7 +625,7 @@ impl PreparedReload<'_> {
         }
         bound.created_folders.append(&mut self.folders);
         let wanted = merged.listeners.values();
-        let links = wanted.flat_map(|one| one.symlinks.iter().map(PathBuf::as_path));
+        let links = wanted.flat_map(|one| one.settings.symlinks.iter().map(PathBuf::as_path));
         let links: std::collections::HashSet<&Path> = links.collect();
         for key in self.going {
             bound.leave_over(key, running, &links);
@@ -643,7 +645,7 @@ impl PreparedReload<'_> {
     pub fn undo(self, bound: &SocketTable) {
         for live in kept(bound, self.plans) {
             if self.changed.contains_key(&live.socket.key) {
-                let namespace = live.before.network_namespace.as_ref();
+                let namespace = live.before.settings.network_namespace.as_ref();
                 let mut namespaces = Namespaces::default();
                 let _inside = namespace.map(|path| namespaces.enter(path));
                 live.undo();
@@ -668,7 +670,7 @@ impl PreparedReload<'_> {
         }
         for socket in self.lost.iter().filter_map(|key| bound.get(*key)) {
             let configured = bound.configured(self.plans.running, socket);
-            let backlog = configured.map_or(0, |listener| listener.backlog);
+            let backlog = configured.map_or(0, |listener| listener.settings.backlog);
             if let Err(error) = repair::listen_again(socket, backlog) {
                 log::error!("cannot listen again on {}: {error}", socket.address);
             }

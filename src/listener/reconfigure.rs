@@ -16,7 +16,7 @@ use super::special::marked;
 use super::{inet, mqueue, symlink};
 use crate::config::options::{OptionSetting, Phase};
 use crate::config::{Endpoint, Multicast};
-use crate::plan::{Access, ListenerPlan, option_changes};
+use crate::plan::{Access, ListenerPlan, ListenerSettings, option_changes};
 use crate::walk::Place;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -53,7 +53,7 @@ pub(super) struct Reconfigured {
 impl<'a> Live<'a> {
     /// Whether anything about it is different that the kernel or the file system has to be told.
     pub(super) fn is_touched(&self) -> bool {
-        let (before, after) = (self.before, self.after);
+        let (before, after) = (&*self.before.settings, &*self.after.settings);
         before.backlog != after.backlog
             || before.options != after.options
             || before.multicast != after.multicast
@@ -71,14 +71,15 @@ impl<'a> Live<'a> {
     /// Makes the changes, in the network namespace of the listener. After a failure some may have
     /// been made: [`Live::undo`] takes them back.
     pub(super) fn apply(&self, folders: &mut Vec<PathBuf>) -> Result<Reconfigured, Failure> {
-        if self.before.backlog != self.after.backlog {
-            self.listen(self.after)?;
+        let (before, after) = (&*self.before.settings, &*self.after.settings);
+        if before.backlog != after.backlog {
+            self.listen(after)?;
         }
         self.options(self.before, self.after)?;
-        let rights = self.access(&self.before.access, &self.after.access)?;
-        self.join(&self.before.multicast, &self.after.multicast)?;
+        let rights = self.access(&before.access, &after.access)?;
+        self.join(&before.multicast, &after.multicast)?;
         if let Some(path) = self.socket.address.path() {
-            symlink::make(path, &self.new_links(), &self.after.access, folders)?;
+            symlink::make(path, &self.new_links(), &after.access, folders)?;
         }
         Ok(Reconfigured {
             effective: self.look()?,
@@ -90,12 +91,13 @@ impl<'a> Live<'a> {
     /// Takes back what [`Live::apply`] has done, all of it or a part. What fails has nobody to tell
     /// but the failure that led here.
     pub(super) fn undo(&self) {
-        if self.before.backlog != self.after.backlog {
-            let _told = self.listen(self.before);
+        let (before, after) = (&*self.before.settings, &*self.after.settings);
+        if before.backlog != after.backlog {
+            let _told = self.listen(before);
         }
         let _told = self.options(self.after, self.before);
-        let _told = self.access(&self.after.access, &self.before.access);
-        self.leave(&self.after.multicast, &self.before.multicast);
+        let _told = self.access(&after.access, &before.access);
+        self.leave(&after.multicast, &before.multicast);
         if let Some(path) = self.socket.address.path() {
             let _told = symlink::remove(path, &self.new_links());
         }
@@ -103,7 +105,8 @@ impl<'a> Live<'a> {
 
     /// Takes away what is wanted no more, when the reload is sure to succeed.
     pub(super) fn finish(&self) {
-        self.leave(&self.before.multicast, &self.after.multicast);
+        let (before, after) = (&*self.before.settings, &*self.after.settings);
+        self.leave(&before.multicast, &after.multicast);
         if let Some(path) = self.socket.address.path() {
             for (link, error) in symlink::remove(path, &self.gone_links()) {
                 log::warn!("cannot remove {}: {error}", link.display());
@@ -126,22 +129,22 @@ impl<'a> Live<'a> {
         new.cloned().collect()
     }
 
-    fn listen(&self, listener: &ListenerPlan) -> Result<(), Failure> {
-        if !self.socket.endpoint.accepts() {
+    fn listen(&self, settings: &ListenerSettings) -> Result<(), Failure> {
+        if !self.socket.address.accepts() {
             return Ok(());
         }
         // On a listening socket this only sets how many may wait (listen(2)).
         SockRef::from(&self.socket.fd)
-            .listen(as_backlog(listener.backlog))
+            .listen(as_backlog(settings.backlog))
             .map_err(|error| Failure::new(BindStep::Listen, error))
     }
 
     fn options(&self, before: &ListenerPlan, after: &ListenerPlan) -> Result<(), Failure> {
         let (fd, endpoint) = (self.socket.fd.as_fd(), &self.socket.address);
-        let mut changes = option_changes(before, after);
+        let mut changes = option_changes(&before.settings, &after.settings);
         // Where sockets of one listener share an address, they need it, whatever was asked.
         let has_shards = before.shards().max(after.shards()) > 1;
-        if has_shards || before.flows.is_some() && after.flows.is_some() {
+        if has_shards || before.settings.flows.is_some() && after.settings.flows.is_some() {
             changes.retain(|one| one.spec().is_none_or(|spec| spec.key != REUSE_PORT));
         }
         for gone in changes.iter().filter(|one| one.after.is_none()) {
@@ -159,7 +162,13 @@ impl<'a> Live<'a> {
                     .iter()
                     .any(|change| change.spec().is_some_and(|spec| spec.key == key))
         };
-        let set: Vec<OptionSetting> = after.options.iter().filter(is_set).cloned().collect();
+        let set: Vec<OptionSetting> = after
+            .settings
+            .options
+            .iter()
+            .filter(is_set)
+            .cloned()
+            .collect();
         let mut read_back = Vec::new();
         for phase in [Phase::BeforeBind, Phase::BeforeListen, Phase::AtOpen] {
             Options::new(&set, endpoint).apply(fd, phase, Act::Set, &mut read_back)?;
@@ -174,7 +183,8 @@ impl<'a> Live<'a> {
 
     /// Reads all options of the socket back.
     fn look(&self) -> Result<Vec<Effective>, Failure> {
-        Options::new(&self.after.options, &self.socket.address).look(self.socket.fd.as_fd())
+        Options::new(&self.after.settings.options, &self.socket.address)
+            .look(self.socket.fd.as_fd())
     }
 
     /// Gives the path or queue other rights. Meanwhile nobody has more than before or after. Answers with those of a

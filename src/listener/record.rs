@@ -52,7 +52,7 @@ impl BoundSocket {
             spare,
             rights,
             stay,
-        } = &self.artifacts;
+        } = &*self.artifacts;
         SocketRecord {
             file: self.identity.map(|file| (file.dev, file.ino)),
             created: self.created,
@@ -87,7 +87,7 @@ impl BoundSocket {
             spare::of(&path, identity).or_else(|| spare::make(kind, &path, identity));
         let index = listener.keys().position(|key| key == self.key);
         let links = index.map_or(&[][..], |index| links_of(listener, index));
-        symlink::make(&path, links, &listener.access, &mut Vec::new())
+        symlink::make(&path, links, &listener.settings.access, &mut Vec::new())
             .map_err(|failure| describe(failure.errno))?;
         self.artifacts.symlinks = links.to_vec();
         Ok(())
@@ -99,7 +99,7 @@ impl BoundSocket {
         self.created = record.created;
         self.is_adopted = record.inherited;
         self.slot.set(record.slot);
-        self.artifacts = record.into_artifacts();
+        self.artifacts = record.into_artifacts().into();
     }
 }
 
@@ -113,7 +113,7 @@ impl SocketRecord {
     /// in the configuration of now. What the kernel keeps can be set anew, but for that it has to be bound anew.
     pub fn fits(&self, listener: &ListenerPlan, socket: usize) -> bool {
         let is_path = listener.sockets[socket].endpoint.path().is_some();
-        let access = &listener.access;
+        let access = &listener.settings.access;
         let same_rights = self.rights.is_none_or(|(uid, gid, mode)| {
             access.owner.is_none_or(|owner| owner == uid)
                 && access.group.is_none_or(|group| group == gid)

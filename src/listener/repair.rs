@@ -68,8 +68,8 @@ pub enum Repair {
 ///
 /// The errors of connect(2) and bind(2): another process may have taken the port meanwhile.
 pub(super) fn disconnect(socket: &BoundSocket) -> io::Result<bool> {
-    let has_peers = match &socket.endpoint {
-        Endpoint::Inet { .. } | Endpoint::Unix { .. } => !socket.endpoint.accepts(),
+    let has_peers = match &socket.address {
+        Endpoint::Inet { .. } | Endpoint::Unix { .. } => !socket.address.accepts(),
         Endpoint::Vsock { .. }
         | Endpoint::Fifo { .. }
         | Endpoint::MessageQueue { .. }
@@ -125,8 +125,8 @@ pub fn inspect(socket: &BoundSocket) -> Option<Damage> {
 /// Of an internet listener it takes the state of listening, or leaves a mark that outlives listen(2).
 /// A unix socket stays in that state, and shows it only to poll(2); so does a datagram socket.
 fn is_shut_down(socket: &BoundSocket) -> bool {
-    match &socket.endpoint {
-        Endpoint::Inet { .. } | Endpoint::Vsock { .. } if socket.endpoint.accepts() => {
+    match &socket.address {
+        Endpoint::Inet { .. } | Endpoint::Vsock { .. } if socket.address.accepts() => {
             does_not_listen(socket) || closes_clients(socket)
         }
         Endpoint::Inet { .. } | Endpoint::Unix { .. } => hangs_up(socket),
@@ -147,7 +147,7 @@ fn closes_clients(socket: &BoundSocket) -> bool {
     let Endpoint::Inet { address, .. } = &socket.address else {
         return false;
     };
-    if socket.endpoint.kind() != SocketKind::Tcp {
+    if socket.address.kind() != SocketKind::Tcp {
         return false;
     }
     let ask = || {
@@ -178,7 +178,7 @@ fn hangs_up(socket: &BoundSocket) -> bool {
 /// The errors of bind(2) and listen(2): another process may have taken the port meanwhile.
 pub(super) fn listen_again(socket: &BoundSocket, backlog: u32) -> io::Result<bool> {
     let raw = SockRef::from(&socket.fd);
-    let was_shut_down = match socket.endpoint {
+    let was_shut_down = match socket.address {
         // It cannot be undone, and listen(2) does no harm.
         Endpoint::Unix { .. } => hangs_up(socket),
         _ => does_not_listen(socket),
@@ -225,14 +225,12 @@ fn revive(socket: &BoundSocket, backlog: u32) -> Result<(), Failure> {
 /// Makes of an internet socket what it was between bind(2) and listen(2). A connection is reset: what
 /// it had not sent is gone, so that nothing ever waits for it (SO_LINGER).
 fn reset(socket: &BoundSocket) -> io::Result<()> {
-    let (Endpoint::Inet { address: asked, .. }, Endpoint::Inet { address, .. }) =
-        (&socket.endpoint, &socket.address)
-    else {
+    let Endpoint::Inet { address, .. } = &socket.address else {
         return Ok(());
     };
     // A protocol that has no such thing refuses, and then listen(2) tells what it can.
     let _listen_tells = sys::disconnect(&socket.fd);
-    if asked.port() != 0 {
+    if !socket.port_chosen {
         return Ok(());
     }
     // shutdown(2) took the port away, because the kernel had chosen it; without this, listen(2)
@@ -269,9 +267,9 @@ pub fn repair(
     let Some(damage) = inspect(socket) else {
         return Ok(None);
     };
-    match &socket.endpoint {
-        Endpoint::Inet { .. } | Endpoint::Vsock { .. } if socket.endpoint.accepts() => {
-            let done = in_namespace_of(entry, || revive(socket, entry.backlog));
+    match &socket.address {
+        Endpoint::Inet { .. } | Endpoint::Vsock { .. } if socket.address.accepts() => {
+            let done = in_namespace_of(entry, || revive(socket, entry.settings.backlog));
             match done.map_err(|failure| failure.of(listener, index)) {
                 Ok(()) => {
                     bound.listens_again(key);
@@ -311,10 +309,15 @@ pub fn repair(
                 // which says so.
                 let _bind_tells = remove_if_ours(path, identity);
                 let _does_without = socket.remove_spare();
-            } else if put_back(socket, damage, (path, identity), entry.access) {
+            } else if put_back(socket, damage, (path, identity), entry.settings.access) {
                 let links = &socket.artifacts.symlinks;
-                symlink::make(path, links, &entry.access, &mut bound.created_folders)
-                    .map_err(|failure| failure.of(listener, index))?;
+                symlink::make(
+                    path,
+                    links,
+                    &entry.settings.access,
+                    &mut bound.created_folders,
+                )
+                .map_err(|failure| failure.of(listener, index))?;
                 return Ok(Some(Repair::PutBack));
             }
         }

@@ -104,7 +104,7 @@ impl SocketTable {
     fn groups(&self, listener: ListenerId) -> Vec<Vec<&BoundSocket>> {
         let mut groups: Vec<Vec<&BoundSocket>> = Vec::new();
         let of_it = self.iter().filter(|one| one.listener == listener);
-        for socket in of_it.filter(|one| is_tcp(&one.endpoint)) {
+        for socket in of_it.filter(|one| is_tcp(&one.address)) {
             let same = |group: &&mut Vec<&BoundSocket>| {
                 group.iter().any(|one| one.address == socket.address)
             };
@@ -179,7 +179,7 @@ impl SocketTable {
     pub(super) fn share_with_former(&self, listener: &ListenerPlan, on: bool) {
         for (of, former) in self.former() {
             let mut held = self.of(listener);
-            if of.network_namespace == listener.network_namespace
+            if of.settings.network_namespace == listener.settings.network_namespace
                 && !self.is_given(former.key)
                 && held.any(|one| one.address.overlaps(&former.address))
             {
@@ -193,7 +193,7 @@ impl SocketTable {
 
     /// Ends the sharing of addresses of a listener of which each instance had a socket, and does not any more.
     pub(super) fn unshare(&self, listener: &ListenerPlan) {
-        let of_it = self.of(listener).filter(|one| is_tcp(&one.endpoint));
+        let of_it = self.of(listener).filter(|one| is_tcp(&one.address));
         for socket in of_it.filter(|_| !overlap::asks_for_it(listener)) {
             let _it_is_alone = overlap::set(socket, false);
         }

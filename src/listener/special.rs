@@ -47,7 +47,7 @@ pub(super) fn fifo(
     folders: &mut Vec<PathBuf>,
 ) -> Result<Opened, Failure> {
     let failed = |errno| Failure::new(BindStep::Open, errno).about(path);
-    let access = &listener.access;
+    let access = &listener.settings.access;
     let (place, missing) = reach(path)?;
     let found = match missing.as_slice() {
         [] => place.handle(),
@@ -157,14 +157,14 @@ fn open_fifo(
 ) -> Result<Ready, Failure> {
     if origin == Origin::New {
         let access = Access {
-            mode: marked(listener.access.mode),
-            ..listener.access
+            mode: marked(listener.settings.access.mode),
+            ..listener.settings.access
         };
         give_rights(path, &access, handle, file)?;
     }
     let fd = reopen(handle, path, OFlag::O_RDWR)?;
     let mut effective = Vec::new();
-    Options::new(&listener.options, endpoint).apply(
+    Options::new(&listener.settings.options, endpoint).apply(
         fd.as_fd(),
         Phase::AtOpen,
         Act::Set,

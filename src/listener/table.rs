@@ -105,17 +105,17 @@ impl SocketTable {
         links.retain(|link| !taken.contains(link.as_path()));
         let links = links.clone();
         if let Some(former) = self.former.get_mut(&key) {
-            former.listener.symlinks = links;
+            former.listener.settings_mut().symlinks = links;
         } else if let Some(listener) = running.listeners.get(&socket.listener) {
             let index = listener.sockets.iter().position(|one| one.key == key);
-            let listener = ListenerPlan {
+            let mut listener = ListenerPlan {
                 sockets: index
                     .map(|index| listener.sockets[index].clone())
                     .into_iter()
                     .collect(),
-                symlinks: links,
                 ..ListenerPlan::clone(listener)
             };
+            listener.settings_mut().symlinks = links;
             let former = Former {
                 listener,
                 origin: Arc::clone(&running.origin),

@@ -4,7 +4,9 @@
 //! that got another name keeps its sockets, and its clients notice nothing.
 
 use super::line::{Line, Tense, Verb};
-use super::model::{Grant, ListenerId, ListenerPlan, Plan, SocketKey, WorkerId, WorkerPlan};
+use super::model::{
+    Grant, ListenerId, ListenerPlan, ListenerSettings, Plan, SocketKey, WorkerId, WorkerPlan,
+};
 use super::values::{self, changed, changed_text, or};
 use super::worker_diff::WorkerDiff;
 use crate::config::options::{OptionSetting, OptionSpec, OptionValue};
@@ -70,8 +72,8 @@ impl OptionChange<'_> {
 
 /// The options that differ, those that are set first.
 pub fn option_changes<'p>(
-    before: &'p ListenerPlan,
-    after: &'p ListenerPlan,
+    before: &'p ListenerSettings,
+    after: &'p ListenerSettings,
 ) -> Vec<OptionChange<'p>> {
     let named = |options: &'p [OptionSetting], key: &str| {
         options.iter().find(|setting| setting.spec.key == key)
@@ -176,7 +178,7 @@ impl Changes {
         };
         // How many there are at an address concerns only who is to have those that come or go.
         let sockets = !first_shards(before).eq(first_shards(after));
-        let mut attributes = attributes(before, after);
+        let mut attributes = attributes(&before.settings, &after.settings);
         let (old, new) = (before.shards(), after.shards());
         attributes.extend(changed("shards", &old, &new, u32::to_string));
         if !sockets && attributes.is_empty() {
@@ -355,11 +357,9 @@ fn listed(items: &[String]) -> Option<(String, Verb)> {
 
 /// The differences of a listener beside its sockets, in words. Each is applied without closing a
 /// socket.
-fn attributes(before: &ListenerPlan, after: &ListenerPlan) -> Vec<String> {
+fn attributes(before: &ListenerSettings, after: &ListenerSettings) -> Vec<String> {
     // Taken apart, so that nobody forgets to compare what is added.
-    let ListenerPlan {
-        name: _,
-        sockets: _,
+    let ListenerSettings {
         network_namespace: _,
         options: _,
         backlog,
@@ -370,7 +370,6 @@ fn attributes(before: &ListenerPlan, after: &ListenerPlan) -> Vec<String> {
         grant,
         presence,
         flows,
-        places: _,
     } = after;
     let mut words = Vec::new();
     if before.backlog != *backlog {

@@ -26,21 +26,10 @@ impl Hash for ListenerPlan {
         let ListenerPlan {
             name,
             sockets,
-            backlog,
-            access,
-            options,
-            multicast,
-            network_namespace,
-            symlinks,
-            remove_on_stop,
-            grant,
-            presence,
-            flows,
+            settings,
             places: _,
         } = self;
-        (name, sockets, backlog, access, options, multicast).hash(hasher);
-        (network_namespace, symlinks, remove_on_stop).hash(hasher);
-        (grant, presence, flows).hash(hasher);
+        (name, sockets, settings).hash(hasher);
     }
 }
 

@@ -142,7 +142,7 @@ fn address(listener: &ListenerPlan, socket: &SocketPlan) -> Address {
     if let Endpoint::Inet { optional, .. } = &mut endpoint {
         *optional = false;
     }
-    let namespace = listener.network_namespace.clone();
+    let namespace = listener.settings.network_namespace.clone();
     (namespace.filter(|_| is_in_namespace(&endpoint)), endpoint)
 }
 
@@ -225,7 +225,7 @@ fn give_keys(
 
 fn has_same_sockets(before: &ListenerPlan, after: &ListenerPlan) -> bool {
     let same = |(one, other): (&SocketPlan, &SocketPlan)| one.endpoint == other.endpoint;
-    before.network_namespace == after.network_namespace
+    before.settings.network_namespace == after.settings.network_namespace
         && before.sockets.len() == after.sockets.len()
         && before.sockets.iter().zip(&after.sockets).all(same)
 }

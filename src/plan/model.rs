@@ -99,6 +99,8 @@ impl Plan {
         listeners: impl IntoIterator<Item = ListenerPlan>,
         workers: impl IntoIterator<Item = WorkerPlan>,
     ) -> Plan {
+        let mut listeners: Vec<ListenerPlan> = listeners.into_iter().collect();
+        share_settings(&mut listeners);
         let listeners = listeners.into_iter().map(Arc::new);
         let workers = workers.into_iter().map(Arc::new);
         let mut plan = Plan {
@@ -202,6 +204,28 @@ pub struct ListenerPlan {
     pub name: String,
     /// The sockets to bind, in order.
     pub sockets: Vec<SocketPlan>,
+    /// Everything else that is configured. Thousands of listeners differ in nothing but name and address:
+    /// they share this ([`share_settings`]).
+    pub settings: Arc<ListenerSettings>,
+    /// The places of the keys that messages point at.
+    #[serde(skip)]
+    pub places: Vec<(Cow<'static, str>, Place)>,
+}
+
+/// Lets listeners with the same settings share them where they stand next to each other.
+pub(super) fn share_settings<'a>(listeners: impl IntoIterator<Item = &'a mut ListenerPlan>) {
+    let mut last: Option<Arc<ListenerSettings>> = None;
+    for listener in listeners {
+        if let Some(same) = last.filter(|last| *last == listener.settings) {
+            listener.settings = same;
+        }
+        last = Some(Arc::clone(&listener.settings));
+    }
+}
+
+/// What is configured for a listener beside its name and its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ListenerSettings {
     /// The backlog for listen(2).
     pub backlog: u32,
     /// The owner, group and mode of a path.
@@ -224,9 +248,6 @@ pub struct ListenerPlan {
     /// Keep each flow with the generation of the worker that it was seen by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flows: Option<Flows>,
-    /// The places of the keys that messages point at.
-    #[serde(skip)]
-    pub places: Vec<(Cow<'static, str>, Place)>,
 }
 
 impl ListenerPlan {
@@ -240,18 +261,25 @@ impl ListenerPlan {
         ListenerPlan {
             name,
             sockets,
-            backlog,
-            access,
-            options: Vec::new(),
-            multicast: Vec::new(),
-            network_namespace: None,
-            symlinks: Vec::new(),
-            remove_on_stop: true,
-            grant: Grant::default(),
-            presence: Presence::default(),
-            flows: None,
+            settings: Arc::new(ListenerSettings {
+                backlog,
+                access,
+                options: Vec::new(),
+                multicast: Vec::new(),
+                network_namespace: None,
+                symlinks: Vec::new(),
+                remove_on_stop: true,
+                grant: Grant::default(),
+                presence: Presence::default(),
+                flows: None,
+            }),
             places: Vec::new(),
         }
+    }
+
+    /// The settings, to change those of this listener alone.
+    pub fn settings_mut(&mut self) -> &mut ListenerSettings {
+        Arc::make_mut(&mut self.settings)
     }
 
     /// How many sockets it has at each address: 1 unless each instance has one of its own.

@@ -2,8 +2,8 @@
 
 use super::environment_file;
 use super::model::{
-    Access, Activation, Grant, HookTimes, Lifecycle, ListenerId, ListenerPlan, Plan, ReloadBy,
-    RuntimeDirectory, SocketKey, SocketPlan, WorkerPlan,
+    Access, Activation, Grant, HookTimes, Lifecycle, ListenerId, ListenerPlan, ListenerSettings,
+    Plan, ReloadBy, RuntimeDirectory, SocketKey, SocketPlan, WorkerPlan,
 };
 use crate::config::{
     self, Config, Distribute, Grantee, Hook, Hooks, Located, NotifyAccess, Output, Ready, Template,
@@ -17,6 +17,7 @@ use foldhash::{HashMap, HashSet};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 /// Resolves everything that the configuration leaves to this machine. All that is missing is
 /// reported at once; the plan is to be used only if the report has no errors.
@@ -132,7 +133,7 @@ impl Resolver<'_> {
                 .into_iter()
                 .filter_map(|(key, place)| Some((key.into(), place?))),
         );
-        ListenerPlan {
+        let settings = ListenerSettings {
             options: bare(listener.options),
             multicast: listener
                 .multicast
@@ -145,9 +146,6 @@ impl Resolver<'_> {
             grant,
             presence: listener.presence,
             flows: listener.flows.map(|flows| flows.value),
-            places,
-            name: listener.name.value,
-            sockets,
             backlog: listener
                 .backlog
                 .as_ref()
@@ -160,6 +158,12 @@ impl Resolver<'_> {
                 directory_owner,
                 directory_group,
             },
+        };
+        ListenerPlan {
+            name: listener.name.value,
+            sockets,
+            settings: Arc::new(settings),
+            places,
         }
     }
 
@@ -183,7 +187,9 @@ impl Resolver<'_> {
             .filter_map(|name| ids.get(name.value.as_str()).copied())
             .collect();
         let taken = listeners.iter().filter_map(|id| known.get(id.0 as usize));
-        let keeps_flows = taken.clone().any(|listener| listener.flows.is_some());
+        let keeps_flows = taken
+            .clone()
+            .any(|listener| listener.settings.flows.is_some());
         let families = families(taken.clone(), worker.forward.is_some());
         let (activation, instances) = activation(worker, taken);
         let bare = |text: &Located<Template>| Ok::<_, Infallible>(text.value.clone());

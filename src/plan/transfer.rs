@@ -6,7 +6,7 @@
 //! it stands in the plan.
 
 use super::fingerprint::{Known, Position};
-use super::model::{ListenerId, ListenerPlan, Plan};
+use super::model::{ListenerId, ListenerPlan, Plan, share_settings};
 use super::origin::Origin;
 use crate::report::{FileId, Place, Sources};
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,9 @@ impl PlanTransfer {
     /// objects, with the keys that their sockets have there. `running` is the plan of which the other process
     /// was told; `None` if it was another one.
     pub fn unpack(mut self, running: &Plan) -> Option<(Plan, Sources)> {
-        let mut new = std::mem::take(&mut self.plan.listeners).into_values();
+        let mut new = std::mem::take(&mut self.plan.listeners);
+        share_settings(new.values_mut().map(Arc::make_mut));
+        let mut new = new.into_values();
         let running: Vec<&Arc<ListenerPlan>> = running.listeners.values().collect();
         let listeners = self.listeners.into_iter().map(|known| match known {
             Some(at) => running.get(at as usize).map(|one| Arc::clone(one)),

@@ -200,7 +200,7 @@ impl Definitions {
                 table.of(listener).map(|socket| FormerSocket {
                     key: socket.key,
                     listener: listener.name.clone(),
-                    backlog: listener.backlog,
+                    backlog: listener.settings.backlog,
                 })
             });
             known.sockets = Some(sockets.collect());
@@ -223,7 +223,7 @@ impl Definitions {
             let more = keys.difference(&known).map(|key| FormerSocket {
                 key: *key,
                 listener: listener.name.clone(),
-                backlog: listener.backlog,
+                backlog: listener.settings.backlog,
             });
             sockets.extend(more);
         }
@@ -349,7 +349,7 @@ impl Definition {
             };
             Some(HeldSocket {
                 listener: &socket.listener,
-                backlog: plan.map_or(socket.backlog, |plan| plan.backlog),
+                backlog: plan.map_or(socket.backlog, |plan| plan.settings.backlog),
                 plan,
                 held,
             })
@@ -365,7 +365,7 @@ pub(super) fn named<'a>(
 ) -> impl Iterator<Item = HeldSocket<'a>> {
     table.of(listener).map(|held| HeldSocket {
         listener: &listener.name,
-        backlog: listener.backlog,
+        backlog: listener.settings.backlog,
         plan: Some(listener),
         held,
     })
@@ -375,7 +375,7 @@ pub(super) fn named<'a>(
 pub(super) fn listener_lives(plan: &Plan) -> BTreeMap<ListenerId, ListenerLife> {
     let lives = plan.listeners().map(|(id, listener)| {
         let life = ListenerLife {
-            presence: listener.presence,
+            presence: listener.settings.presence,
             users: Vec::new(),
         };
         (id, life)

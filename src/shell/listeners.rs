@@ -212,8 +212,8 @@ impl Shell {
     /// Where a listener may be waiting for its address.
     pub(super) fn watch_addresses(&mut self, wanted: bool) {
         let listeners = self.plan.listeners().map(|(_, listener)| listener);
-        let waiting = listeners.filter(|one| wanted && one.presence != Presence::Required);
-        let namespaces = waiting.map(|one| one.network_namespace.as_deref());
+        let waiting = listeners.filter(|one| wanted && one.settings.presence != Presence::Required);
+        let namespaces = waiting.map(|one| one.settings.network_namespace.as_deref());
         self.watch.addresses(&self.epoll, &namespaces.collect());
     }
 

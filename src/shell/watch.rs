@@ -191,7 +191,7 @@ impl Watch {
         if self.pending.contains(&socket.key) {
             self.end(epoll, socket);
         }
-        let flags = match (wanted, socket.endpoint.accepts()) {
+        let flags = match (wanted, socket.address.accepts()) {
             (true, _) => EpollFlags::EPOLLIN | end_of(socket),
             (false, true) => end_of(socket),
             // What has no accept queue could go on to report errors that nobody here can take.
@@ -213,7 +213,7 @@ impl Watch {
     /// only held wait for the next turns ([`Watch::more`]): whoever asks listend comes before them.
     pub(super) fn everything(&mut self, epoll: &Epoll, sockets: &SocketTable) {
         for socket in sockets.iter() {
-            if self.role(socket.listener) == Role::Held && socket.endpoint.accepts() {
+            if self.role(socket.listener) == Role::Held && socket.address.accepts() {
                 self.pending.insert(socket.key);
                 self.files(epoll, Owner::Socket(socket.key), &socket.files());
             } else {
@@ -249,7 +249,7 @@ impl Watch {
     fn end(&mut self, epoll: &Epoll, socket: &BoundSocket) {
         self.pending.remove(&socket.key);
         let role = self.role(socket.listener);
-        if socket.endpoint.accepts() || role != Role::Held {
+        if socket.address.accepts() || role != Role::Held {
             let flags = match role {
                 Role::Held => end_of(socket),
                 Role::Watched | Role::Accepted { .. } => EpollFlags::EPOLLIN | end_of(socket),
@@ -435,9 +435,9 @@ impl Watch {
 /// SHUT_RD is enough to keep clients out, and is no EPOLLHUP; of an internet socket that a worker has
 /// connected to somebody, which can be written to then. A listener never can.
 fn end_of(socket: &BoundSocket) -> EpollFlags {
-    match socket.endpoint {
-        Endpoint::Unix { .. } if socket.endpoint.accepts() => EpollFlags::EPOLLRDHUP,
-        Endpoint::Inet { .. } if socket.endpoint.accepts() => {
+    match socket.address {
+        Endpoint::Unix { .. } if socket.address.accepts() => EpollFlags::EPOLLRDHUP,
+        Endpoint::Inet { .. } if socket.address.accepts() => {
             EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLOUT
         }
         Endpoint::Unix { .. }

@@ -29,7 +29,7 @@ fn now(socket: &BoundSocket) -> Depth {
 }
 
 fn short(mut plan: Plan) -> Outcome {
-    listener(&mut plan, 0).backlog = BACKLOG;
+    listener(&mut plan, 0).settings_mut().backlog = BACKLOG;
     keep(&plan)
 }
 

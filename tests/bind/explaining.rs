@@ -288,7 +288,7 @@ fn advice_says_what_may_surprise() {
         ACCESS,
     );
     listener(&mut plan, 1).name = "postgres-proxy".to_owned();
-    listener(&mut plan, 7).backlog = 10_000;
+    listener(&mut plan, 7).settings_mut().backlog = 10_000;
     let codes = |tried| -> Vec<(String, String)> {
         let advice = advise(&plan, &machine(), tried).advice;
         let code = |problem: listend::report::Problem| {
@@ -353,10 +353,13 @@ fn who_reaches_a_listener_is_one_line() {
         ],
         ACCESS,
     );
-    listener(&mut plan, 9).options.push(OptionSetting {
-        spec: by_key("bind_to_device").unwrap(),
-        value: OptionValue::Text("eth0".to_owned()),
-    });
+    listener(&mut plan, 9)
+        .settings_mut()
+        .options
+        .push(OptionSetting {
+            spec: by_key("bind_to_device").unwrap(),
+            value: OptionValue::Text("eth0".to_owned()),
+        });
     let all = "any client with a route to it";
     let expected = [
         "127.0.0.1:80, [::1]:80: this machine only".to_owned(),

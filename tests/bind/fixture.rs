@@ -193,7 +193,7 @@ pub fn user() -> String {
 /// The plan of one listener with these options.
 pub fn with_options(endpoint: Endpoint, options: &[(&str, OptionValue)]) -> Plan {
     let mut plan = single(endpoint);
-    listener(&mut plan, 0).options = options
+    listener(&mut plan, 0).settings_mut().options = options
         .iter()
         .map(|(key, value)| OptionSetting {
             spec: by_key(key).unwrap(),

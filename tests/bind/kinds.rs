@@ -73,7 +73,6 @@ fn a_fifo_is_made_written_to_and_removed() {
     assert_eq!(mode(&path), 0o1620);
     assert_eq!(socket.identity.unwrap().ino, file.ino());
     assert!(socket.created && socket.backlog.is_none());
-    assert_eq!(&socket.address, &socket.endpoint);
     check_modes(socket);
 
     let mut client = std::fs::File::options().write(true).open(&path).unwrap();
@@ -222,14 +221,14 @@ fn a_message_queue_is_made_sent_to_and_removed() {
     assert!(again.bound.remove_paths().is_empty());
     assert!(!gone(&name));
     let mut other = plan.clone();
-    listener(&mut other, 0).access.mode = 0o600;
+    listener(&mut other, 0).settings_mut().access.mode = 0o600;
     let words = "a message queue with another owner or mode";
     let refused = keep(&other);
     let obstacle = only_error(&refused).obstacle;
     assert_eq!(obstacle, Some(Obstacle::NotASocket(words)));
     let mut other = plan.clone();
     let option = ("message_queue_max_messages", 3);
-    listener(&mut other, 0).options = numbers(&[option]);
+    listener(&mut other, 0).settings_mut().options = numbers(&[option]);
     let words = "a message queue with other limits";
     let refused = keep(&other);
     let obstacle = only_error(&refused).obstacle;
@@ -253,7 +252,7 @@ fn numbers(options: &[(&str, i64)]) -> Vec<listend::config::options::OptionSetti
         .map(|(key, number)| (*key, OptionValue::Number(*number)))
         .collect();
     let plan = with_options(tcp("127.0.0.1:0"), &options);
-    plan.listener(ListenerId(0)).options.clone()
+    plan.listener(ListenerId(0)).settings.options.clone()
 }
 
 fn special(path: &Path, writable: bool) -> Endpoint {

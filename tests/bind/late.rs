@@ -19,7 +19,7 @@ use std::time::Duration;
 const FIRST: ListenerId = ListenerId(0);
 
 fn with_presence(mut plan: Plan, presence: Presence) -> Plan {
-    listener(&mut plan, 0).presence = presence;
+    listener(&mut plan, 0).settings_mut().presence = presence;
     plan
 }
 
@@ -126,9 +126,10 @@ fn of_a_listener_that_is_missing_only_what_was_removed_is_noted() {
         &[("receive_buffer", OptionValue::Number(1))],
     );
     for number in [0, 1] {
-        listener(&mut plan, number).options = small.listener(FIRST).options.clone();
+        listener(&mut plan, number).settings_mut().options =
+            small.listener(FIRST).settings.options.clone();
     }
-    listener(&mut plan, 1).presence = Presence::Optional;
+    listener(&mut plan, 1).settings_mut().presence = Presence::Optional;
     let outcome = keep(&plan);
     assert!(outcome.bound.at(1).is_empty());
     let notes = outcome.notes.iter().map(|note| {

@@ -64,7 +64,7 @@ impl Namespace {
 
     pub fn plan(&self, endpoints: &[Endpoint]) -> Plan {
         let mut plan = plan(&[endpoints], ACCESS);
-        listener(&mut plan, 0).network_namespace = Some(self.path());
+        listener(&mut plan, 0).settings_mut().network_namespace = Some(self.path());
         plan
     }
 }
@@ -148,7 +148,7 @@ fn a_namespace_that_cannot_be_entered_is_an_error_of_each_of_its_sockets() {
             ],
             ACCESS,
         );
-        listener(&mut plan, 0).network_namespace = Some(path.clone());
+        listener(&mut plan, 0).settings_mut().network_namespace = Some(path.clone());
         let outcome = keep(&plan);
         assert_eq!(current(), here);
         assert_eq!(outcome.bound.at(1).len(), 1);
@@ -203,7 +203,7 @@ fn a_link_local_address_is_bound_on_its_interface() {
 
 fn with_groups(endpoint: Endpoint, groups: &[(&str, Option<&str>)]) -> Plan {
     let mut plan = single(endpoint);
-    listener(&mut plan, 0).multicast = groups
+    listener(&mut plan, 0).settings_mut().multicast = groups
         .iter()
         .map(|(group, interface)| Multicast {
             group: group.parse().unwrap(),
@@ -261,7 +261,7 @@ fn a_socket_joins_the_groups_of_its_families() {
         (dual, true, true),
     ] {
         let mut plan = with_groups(endpoint, &groups);
-        listener(&mut plan, 0).network_namespace = Some(namespace.path());
+        listener(&mut plan, 0).settings_mut().network_namespace = Some(namespace.path());
         let outcome = bound(&plan);
         let socket = first(&outcome);
         for (joins, (group, _), words) in

@@ -411,7 +411,8 @@ fn a_listener_with_several_kinds_gives_each_what_it_can_have() {
         spec: by_key(key).unwrap(),
         value: OptionValue::Flag(true),
     };
-    listener(&mut plan, 0).options = vec![setting("no_delay"), setting("pass_credentials")];
+    listener(&mut plan, 0).settings_mut().options =
+        vec![setting("no_delay"), setting("pass_credentials")];
     let outcome = bound(&plan);
     let sockets = outcome.bound.at(0);
     assert_eq!(only_effective(sockets[0]).key, "no_delay");

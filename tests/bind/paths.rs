@@ -42,7 +42,7 @@ fn connect(kind: UnixKind, path: &Path) -> std::io::Result<Socket> {
 
 fn with_links(endpoint: Endpoint, links: &[PathBuf]) -> Plan {
     let mut plan = single(endpoint);
-    listener(&mut plan, 0).symlinks = links.to_vec();
+    listener(&mut plan, 0).settings_mut().symlinks = links.to_vec();
     plan
 }
 
@@ -385,7 +385,7 @@ fn who_can_change_the_way_steers_nothing_of_roots() {
     };
     let path = srv.join("run/sub/s");
     let mut plan = plan(&[&[stream(&path)]], access);
-    listener(&mut plan, 0).symlinks = vec![srv.join("run/link")];
+    listener(&mut plan, 0).settings_mut().symlinks = vec![srv.join("run/link")];
     let mut outcome = bound(&plan);
     // The name that workers see is the path.
     let name = SockRef::from(&first(&outcome).fd).local_addr().unwrap();
@@ -569,7 +569,7 @@ fn what_is_to_stay_stays() {
     let folder = Folder::new();
     let path = folder.join("s");
     let mut plan = with_links(stream(&path), &[folder.join("link")]);
-    listener(&mut plan, 0).remove_on_stop = false;
+    listener(&mut plan, 0).settings_mut().remove_on_stop = false;
     let tried = bind_all(&plan, Purpose::Try, HashMap::new());
     assert_eq!(tried.errors, []);
     assert!(folder.names().is_empty());

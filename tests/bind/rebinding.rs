@@ -93,10 +93,12 @@ pub(crate) fn accepted(socket: &BoundSocket) -> usize {
 }
 
 fn set(plan: &mut Plan, number: u32, key: &str, value: OptionValue) {
-    listener(plan, number).options = with_options(tcp("127.0.0.1:0"), &[(key, value)])
-        .listener(ListenerId(0))
-        .options
-        .clone();
+    listener(plan, number).settings_mut().options =
+        with_options(tcp("127.0.0.1:0"), &[(key, value)])
+            .listener(ListenerId(0))
+            .settings
+            .options
+            .clone();
     assert!(by_key(key).is_some());
 }
 
@@ -133,7 +135,7 @@ fn a_renamed_listener_keeps_its_socket_and_what_is_gone_is_closed_later() {
     let before = inode(running.socket("l0"));
     let mut wanted = plan(&[&[endpoint(one)]], ACCESS);
     listener(&mut wanted, 0).name = "new".to_owned();
-    listener(&mut wanted, 0).backlog = 9;
+    listener(&mut wanted, 0).settings_mut().backlog = 9;
     let retired = running.reload(wanted).unwrap();
     let socket = running.socket("new");
     assert_eq!((inode(socket), socket.key), (before, SocketKey(0)));
@@ -162,10 +164,10 @@ fn attributes_are_changed_on_the_live_socket_and_taken_back_if_something_fails()
     let mut running = Running::start(base());
     let other = || {
         let mut plan = base();
-        listener(&mut plan, 0).backlog = 5;
+        listener(&mut plan, 0).settings_mut().backlog = 5;
         set(&mut plan, 0, "no_delay", OptionValue::Flag(true));
-        listener(&mut plan, 1).access.mode = 0o666;
-        listener(&mut plan, 1).symlinks = vec![folder.join("link")];
+        listener(&mut plan, 1).settings_mut().access.mode = 0o666;
+        listener(&mut plan, 1).settings_mut().symlinks = vec![folder.join("link")];
         plan
     };
     let look = |running: &Running| {
@@ -255,7 +257,7 @@ fn what_the_kernel_changes_is_noted_by_the_reload_that_asks_for_it() {
     let wanted = |tos: i64, backlog| {
         let value = OptionValue::Number(tos);
         let mut plan = with_options(tcp("127.0.0.1:0"), &[("ip_tos", value)]);
-        listener(&mut plan, 0).backlog = backlog;
+        listener(&mut plan, 0).settings_mut().backlog = backlog;
         plan
     };
     let mut running = Running::start(wanted(8, 16));
@@ -553,7 +555,7 @@ fn a_link_becomes_a_socket_unless_it_is_another_by_now() {
     let folder = Folder::new();
     let (path, link, elsewhere) = (folder.join("s"), folder.join("link"), folder.join("other"));
     let mut before = single(stream(&path));
-    listener(&mut before, 0).symlinks = vec![link.clone()];
+    listener(&mut before, 0).settings_mut().symlinks = vec![link.clone()];
     let wanted = || single(stream(&link));
     let mut running = Running::start(before);
     running.change_mind(wanted());
@@ -581,7 +583,7 @@ fn a_path_becomes_a_link_to_another_and_the_old_socket_goes() {
     let (old, new) = (folder.join("old"), folder.join("new"));
     let mut running = Running::start(single(stream(&old)));
     let mut wanted = single(stream(&new));
-    listener(&mut wanted, 0).symlinks = vec![old.clone()];
+    listener(&mut wanted, 0).settings_mut().symlinks = vec![old.clone()];
     running.change_mind(wanted.clone());
     UnixStream::connect(&old).unwrap();
     assert!(!new.exists());
@@ -618,14 +620,14 @@ fn a_reload_that_fails_leaves_nothing_behind_and_one_that_can_do_without_goes_on
     UnixStream::connect(folder.join("kept")).unwrap();
 
     let mut wanted = wanted();
-    listener(&mut wanted, 2).presence = Presence::Optional;
+    listener(&mut wanted, 2).settings_mut().presence = Presence::Optional;
     assert!(running.reload(wanted).unwrap().is_empty());
     assert_eq!(running.missing.len(), 1);
     assert_eq!(running.missing[0].listener, ListenerId(2));
     UnixStream::connect(folder.join("deep/new")).unwrap();
     // All of its sockets, or none.
     assert!(running.bound.at(2).is_empty() && !folder.join("half").exists());
-    let endpoint: &Endpoint = &running.socket("l1").endpoint;
+    let endpoint: &Endpoint = &running.socket("l1").address;
     assert_eq!(endpoint, &stream(&folder.join("deep/new")));
     running.bound.remove_paths();
 }
@@ -670,7 +672,7 @@ fn a_multicast_group_is_joined_and_left_on_the_live_socket() {
             group: text.parse().unwrap(),
             interface: Some("va".to_owned()),
         };
-        listener(&mut plan, 0).multicast = groups.iter().map(group).collect();
+        listener(&mut plan, 0).settings_mut().multicast = groups.iter().map(group).collect();
         plan
     };
     let joined = || {

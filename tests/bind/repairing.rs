@@ -238,7 +238,7 @@ fn a_unix_socket_that_was_shut_down_is_bound_again_with_the_same_rights() {
             ..ACCESS
         };
         let mut plan = plan(&[&[unix(kind, &path)]], access);
-        listener(&mut plan, 0).symlinks = vec![folder.join("link")];
+        listener(&mut plan, 0).settings_mut().symlinks = vec![folder.join("link")];
         let mut bound = bind(&plan);
         // A worker that still runs has it too.
         let _worker = bound.at(0)[0].fd.try_clone().unwrap();
@@ -295,7 +295,7 @@ fn a_path_that_is_gone_comes_back_as_the_same_socket_with_its_queue() {
             ..ACCESS
         };
         let mut plan = plan(&[&[unix(kind, &path)]], access);
-        listener(&mut plan, 0).symlinks = vec![folder.join("link")];
+        listener(&mut plan, 0).settings_mut().symlinks = vec![folder.join("link")];
         let mut bound = bind(&plan);
         let identity = bound.at(0)[0].identity;
         let early = (kind == UnixKind::Stream).then(|| UnixStream::connect(&path).unwrap());
@@ -387,7 +387,7 @@ fn rights_and_links_are_given_back() {
         };
         let file = endpoint.path().unwrap().to_owned();
         let mut plan = plan(&[&[endpoint]], access);
-        listener(&mut plan, 0).symlinks = vec![folder.join("deep/link")];
+        listener(&mut plan, 0).settings_mut().symlinks = vec![folder.join("deep/link")];
         let mut bound = bind(&plan);
         let before = mode(&file);
         let wider = std::os::unix::fs::PermissionsExt::from_mode(0o777);

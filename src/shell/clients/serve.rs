@@ -18,7 +18,7 @@ impl Shell {
         let Some(held) = self.sockets.get(key) else {
             return;
         };
-        if held.endpoint.accepts() && flags.intersects(ended) {
+        if held.address.accepts() && flags.intersects(ended) {
             self.look_at(key);
         } else if self.watch.is_parked(key) {
             // An event comes once from what is not watched for clients now.

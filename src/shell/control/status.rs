@@ -225,7 +225,7 @@ impl Shell {
                 .flat_map(|held| options(plan, held))
                 .collect(),
             life: None,
-            grant: granted(&plan.grant),
+            grant: granted(&plan.settings.grant),
             taken: self.control.last_taken(&plan.name),
         };
         Some(Listener {

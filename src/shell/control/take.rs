@@ -70,7 +70,7 @@ impl Shell {
         let mut keys = VecDeque::new();
         for name in names {
             let listener = self.listener_named(name)?;
-            if !may_act && !client.peer.is_granted(&listener.grant) {
+            if !may_act && !client.peer.is_granted(&listener.settings.grant) {
                 log::warn!("{}: may not take {name}", client.peer.words());
                 return Err(Error::PermissionDenied);
             }

@@ -21,7 +21,7 @@ impl Shell {
         for (key, group) in std::mem::take(&mut flows.groups) {
             let held = self.sockets.get(key);
             let listener = held.and_then(|held| self.plan.find_listener(held.listener));
-            let wanted = listener.and_then(|listener| listener.flows);
+            let wanted = listener.and_then(|listener| listener.settings.flows);
             let mut group = group;
             let is_wanted = match wanted {
                 // What the configuration has no more goes on as it is.
@@ -45,7 +45,7 @@ impl Shell {
             flows.is_changed = true;
         }
         for listener in self.plan.listeners.values() {
-            let Some(wanted) = &listener.flows else {
+            let Some(wanted) = &listener.settings.flows else {
                 continue;
             };
             for held in self.sockets.of(listener) {

@@ -82,7 +82,7 @@ impl Shell {
         let listeners = self.plan.listeners();
         let unheld = &self.manager.unheld;
         let mut needed = listeners.filter(|(id, listener)| {
-            listener.presence != Presence::Optional && !unheld.contains(id)
+            listener.settings.presence != Presence::Optional && !unheld.contains(id)
         });
         let is_bound = |id| self.core.listener_state(id) != ListenerCondition::Missing;
         needed.all(|(id, _)| is_bound(id))

@@ -16,7 +16,7 @@ impl Shell {
             let Some(held) = self.sockets.get(*key) else {
                 continue;
             };
-            if held.endpoint.accepts() && self.watch.role(held.listener) == Role::Held {
+            if held.address.accepts() && self.watch.role(held.listener) == Role::Held {
                 self.watch_clients(*key, true);
             }
         }
@@ -69,7 +69,7 @@ impl Shell {
         let listeners = self.definitions.worker(worker).listeners.iter();
         let listeners = listeners.filter_map(|id| self.plan.listeners.get(id));
         let sockets = listeners.flat_map(|listener| self.sockets.of(listener));
-        let counted = sockets.filter(|socket| tells_who_waits(socket.endpoint.kind()));
+        let counted = sockets.filter(|socket| tells_who_waits(socket.address.kind()));
         let mut reader = DepthReader::new();
         let mut waiting = Some(Vec::new());
         for socket in counted {

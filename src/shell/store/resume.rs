@@ -392,14 +392,14 @@ fn add_former(
         return;
     };
     let key = SocketKey(fact.key);
-    let alone = ListenerPlan {
+    let mut alone = ListenerPlan {
         sockets: vec![SocketPlan {
             key,
             ..socket.clone()
         }],
-        symlinks: fact.record.symlinks.clone(),
         ..ListenerPlan::clone(listener)
     };
+    alone.settings_mut().symlinks = fact.record.symlinks.clone();
     let id = ListenerId(fact.listener);
     let only = Plan::of_listeners(BTreeMap::from([(id, Arc::new(alone.clone()))]));
     let adopted = Adopted::from([(key, fd)]);
