@@ -101,6 +101,8 @@ struct Guard {
     policy: Policy,
     orphans: Orphans,
     phase: Phase,
+    /// A child may have ended.
+    is_to_reap: bool,
     /// When to look after what closes descriptors. The daemon keeps those of its workers here, and the
     /// last close(2) may wait for whoever is at the other end ([`sys::close_apart`]).
     closing: Option<Duration>,
@@ -176,6 +178,8 @@ impl Guard {
             policy: Policy::default(),
             orphans,
             phase: Phase::Waits { until: now() },
+            // Children of whatever program executed the guard.
+            is_to_reap: true,
             closing: None,
             barriers: Vec::new(),
             complained: None,
@@ -350,8 +354,9 @@ impl Guard {
                 _ if is_hangup && self.nohup => {}
                 _ if is_hangup => self.signal(Signal::SIGTERM),
                 _ if STOP.contains(&signal) || LATER.contains(&signal) => self.signal(signal),
-                // SIGCHLD: there is one however many children have ended, and they are looked for in
-                // each turn. The others would end the guard, and have no meaning for the daemon.
+                // One, however many children have ended.
+                Signal::SIGCHLD => self.is_to_reap = true,
+                // They would end the guard, and have no meaning for the daemon.
                 _ => {}
             }
         }
@@ -386,6 +391,10 @@ impl Guard {
 
     /// Reaps whatever has ended: the daemon, and everything that has lost its parent.
     fn reap(&mut self) {
+        // With ten thousand orphans, to ask costs more than a millisecond.
+        if !std::mem::take(&mut self.is_to_reap) {
+            return;
+        }
         while let Ok(Some(ended)) = sys::wait(Whom::Anybody, Then::Leave) {
             let is_daemon =
                 matches!(&self.phase, Phase::Runs(daemon) if daemon.started.pid == ended.pid);
@@ -398,6 +407,7 @@ impl Guard {
             let reaped = sys::wait(Whom::Pid(ended.pid), Then::Reap);
             if !matches!(reaped, Ok(Some(_))) {
                 // Somebody traces it: it comes again.
+                self.is_to_reap = true;
                 return;
             }
             if is_daemon {

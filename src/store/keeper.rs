@@ -53,6 +53,8 @@ pub struct Keeper {
     has_given_up: bool,
     /// Hangs up when it has closed what it was told to before.
     barrier: Option<OwnedFd>,
+    /// Whether there was room for something when it was last tried to send.
+    takes: bool,
 }
 
 /// Descriptors for which there is no room.
@@ -104,6 +106,7 @@ impl Keeper {
             refused: BTreeMap::new(),
             has_given_up: false,
             barrier: None,
+            takes: false,
         })
     }
 
@@ -151,6 +154,11 @@ impl Keeper {
         self.queue.is_empty()
     }
 
+    /// Whether it has taken something of what was last sent, so that there is room again soon.
+    pub fn takes(&self) -> bool {
+        self.takes
+    }
+
     /// Has what is called this kept from now on.
     pub fn add(&mut self, name: Name) {
         self.queue.push_back(Change::Add(name));
@@ -178,6 +186,7 @@ impl Keeper {
         &mut self,
         mut fds: impl FnMut(Name) -> Vec<BorrowedFd<'a>>,
     ) -> Result<bool, Errno> {
+        self.takes = false;
         loop {
             while let Some(change) = self.queue.front().copied() {
                 let sent = match change {
@@ -188,6 +197,7 @@ impl Keeper {
                 match sent {
                     Ok(()) => {
                         self.queue.pop_front();
+                        self.takes = true;
                     }
                     Err(errno) if passes(errno) => return Ok(true),
                     Err(errno) => return Err(errno),
@@ -407,6 +417,22 @@ mod tests {
                 (remove, 0)
             ]
         );
+    }
+
+    #[test]
+    fn it_is_known_whether_a_keeper_that_has_no_room_reads() {
+        let (socket, mut keeper) = pair("reads");
+        let file = File::open("/dev/null").expect("open");
+        for id in 0..2000 {
+            keeper.add(Name::Process(id));
+        }
+        for takes in [true, false] {
+            assert_eq!(keeper.send(|_| vec![file.as_fd()]), Ok(true));
+            assert_eq!(keeper.takes(), takes);
+        }
+        assert!(receive(&socket).is_some());
+        assert_eq!(keeper.send(|_| vec![file.as_fd()]), Ok(true));
+        assert!(keeper.takes());
     }
 
     #[test]

@@ -48,8 +48,11 @@ const SOCKETS_PER_NAME: usize = crate::store::MOST_PER_MESSAGE;
 const CONNECTIONS: Duration = Duration::from_millis(250);
 /// The same of one with a pipe that listend reads, which a listend that is killed before would take with it.
 const PIPES: Duration = Duration::from_millis(50);
-/// What a keeper had no room for is sent again after this time.
+/// What a keeper had no room for is sent again after this time. Its socket has room for 11 messages
+/// (/proc/sys/net/unix/max_dgram_qlen), so that ten thousand descriptors would take 18 seconds.
 const AGAIN: Duration = Duration::from_millis(20);
+/// The same while it reads what it gets.
+const AGAIN_SOON: Duration = Duration::from_millis(1);
 /// How long a start waits for a keeper that has no room. The loop never does.
 const FIRST: Duration = Duration::from_secs(5);
 /// How long an answer waits for what was given up to be closed.
@@ -631,7 +634,10 @@ impl Store {
                 self.behind_since = None;
                 self.tell_refused(&keeper);
             }
-            Ok(true) => self.again_at = Some(clock::now() + AGAIN),
+            Ok(true) => {
+                let delay = if keeper.takes() { AGAIN_SOON } else { AGAIN };
+                self.again_at = Some(clock::now() + delay);
+            }
             Err(Errno::ECONNREFUSED | Errno::ENOENT) => {
                 log::warn!(
                     "the process that keeps the descriptors is gone: nothing outlives this listend any more"
