@@ -8,7 +8,7 @@ use super::run::Run;
 use super::state::State;
 use super::time::Mono;
 use super::types::{
-    Degraded, Health, InstanceId, Lane, LastEnd, ListenerCondition, Phase, Revision, RunRole,
+    Degraded, Health, InstanceId, LastEnd, ListenerCondition, Phase, Revision, RunRole,
 };
 use super::worker::Worker;
 use crate::config::RestartPolicy;
@@ -147,12 +147,6 @@ impl Core {
         let known = self.workers.get(&worker).into_iter();
         let all = known.flat_map(|worker| worker.runs.places().chain(worker.runs.others()));
         all.map(|run| run.instance)
-    }
-
-    /// Whether these sockets are those of an instance of the worker.
-    pub fn is_lane_of(&self, worker: WorkerId, lane: Lane) -> bool {
-        let known = self.workers.get(&worker);
-        known.is_some_and(|worker| worker.runs.all().any(|run| run.id.lane() == lane))
     }
 
     /// The connections of a worker; all 0 for one that accepts its own.

@@ -8,10 +8,12 @@
 use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::{Event, InstanceEvent};
+use super::machine::Core;
 use super::run::Run;
 use super::state::State;
-use super::types::{Lane, Phase, RunId};
+use super::types::{InstanceId, Lane, Phase, RunId};
 use super::worker::Worker;
+use crate::plan::{ListenerId, WorkerId};
 
 impl Worker {
     /// What was promoted gets the new flows, if it has sockets of its own; whatever its terms are now: a reload
@@ -86,5 +88,45 @@ impl Worker {
             worker: self.id,
             lane: id.lane(),
         });
+    }
+}
+
+/// Who has the new flows at a socket of a listener.
+impl Core {
+    /// Whether they go to a worker when it promotes an instance, which may have a socket of its own there. What is
+    /// rolled back has the listeners of its definition before, which others may have got.
+    pub fn takes_flows(&self, listener: ListenerId, worker: WorkerId, has_socket: bool) -> bool {
+        let takers = self.takers(listener);
+        takers.contains(&worker) || (has_socket && takers.is_empty())
+    }
+
+    /// Whether they go to an instance as soon as it has a socket there, since no rollout tells when it takes over: it
+    /// has its place, and those that have them, `present`, are another worker's, which had the listener before a
+    /// reload.
+    pub fn takes_flows_at_once(
+        &self,
+        listener: ListenerId,
+        instance: InstanceId,
+        present: Lane,
+    ) -> bool {
+        let worker = instance.worker;
+        let has_place = self.instances_of(worker).next() == Some(instance);
+        let is_others = !self.is_lane_of(worker, present);
+        has_place && is_others && self.takes_flows(listener, worker, true)
+    }
+
+    /// To whom they go when nobody has them: what has its place with the worker that takes the listener, and runs.
+    pub fn heir_of_flows(&self, listener: ListenerId) -> Option<Lane> {
+        let takers = self.takers(listener).iter();
+        let workers = takers.filter_map(|taker| self.workers.get(taker));
+        let mut placed = workers.filter_map(|worker| worker.runs.places().next());
+        let runs = |run: &&Run| run.state.process().is_some() && !run.state.is_asked_for();
+        placed.find(runs).map(|run| run.id.lane())
+    }
+
+    /// Whether these sockets are those of an instance of the worker.
+    pub(super) fn is_lane_of(&self, worker: WorkerId, lane: Lane) -> bool {
+        let known = self.workers.get(&worker);
+        known.is_some_and(|worker| worker.runs.all().any(|run| run.id.lane() == lane))
     }
 }

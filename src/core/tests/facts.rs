@@ -108,28 +108,6 @@ fn a_reload_and_a_rollout_are_changes_until_they_are_over() {
 }
 
 #[test]
-fn sockets_are_those_of_what_runs() {
-    let mut crew = listening(|_| ());
-    let lane = |crew: &Crew| {
-        let spawn = |effect: &Effect| match effect {
-            Effect::Spawn { lane, .. } => Some(*lane),
-            _ => None,
-        };
-        crew.effects.iter().rev().find_map(spawn).expect("a start")
-    };
-    let first = lane(&crew);
-    assert!(crew.core.is_lane_of(APP, first));
-    assert!(!crew.core.is_lane_of(WorkerId(9), first));
-    crew.ask(Command::Restart);
-    let second = lane(&crew);
-    assert_ne!(first, second);
-    assert!(crew.core.is_lane_of(APP, first) && crew.core.is_lane_of(APP, second));
-    crew.pass(seconds(60));
-    crew.exits(crew.program(app(0, 1)), ExitStatus::Code(0));
-    assert!(!crew.core.is_lane_of(APP, first) && crew.core.is_lane_of(APP, second));
-}
-
-#[test]
 fn listeners_are_missing_damaged_or_listening_and_taken_by_workers() {
     let mut crew = listening(|_| ());
     assert_eq!(crew.core.takers(WEB), [APP]);

@@ -1,6 +1,7 @@
 //! What was replaced goes on with its flows.
 
 use super::crew::*;
+use super::demand::listening;
 use super::pictures::{Random, any_life};
 use super::*;
 use crate::config::{Order, Ready};
@@ -243,4 +244,61 @@ fn nobody_who_has_flows_is_asked_before_its_time() {
         assert!(crew.count(|one| matches!(one, Effect::Exit { .. })) > 0 || stopped);
     }
     assert!(kept > 200, "only {kept} were seen");
+}
+
+// (whether the worker takes the listener, whether its instance has a socket there) and whether it has them.
+#[test]
+fn new_flows_go_to_who_takes_the_listener_or_has_it_although_nobody_does() {
+    let crew = listening(|_| ());
+    let (web, nobodys) = (ListenerId(0), ListenerId(9));
+    for (listener, worker, has_socket, takes) in [
+        (web, APP, false, true),
+        (web, APP, true, true),
+        (web, WorkerId(9), true, false),
+        (nobodys, APP, false, false),
+        (nobodys, APP, true, true),
+    ] {
+        let found = crew.core.takes_flows(listener, worker, has_socket);
+        assert_eq!(found, takes, "{listener:?} {worker:?} {has_socket}");
+    }
+}
+
+#[test]
+fn what_has_its_place_has_the_flows_of_another_worker_at_once() {
+    let mut crew = listening(|_| ());
+    crew.ask(Command::Restart);
+    let own = lanes(&crew);
+    let others = Lane(99);
+    let web = ListenerId(0);
+    let at_once =
+        |crew: &Crew, instance, present| crew.core.takes_flows_at_once(web, instance, present);
+    assert!(at_once(&crew, app(0, 1), others));
+    assert!(!at_once(&crew, app(0, 2), others), "it is on trial");
+    assert!(!own.iter().any(|lane| at_once(&crew, app(0, 1), *lane)));
+    crew.pass(seconds(2));
+    crew.exits(crew.program(app(0, 1)), ExitStatus::Code(0));
+    assert!(at_once(&crew, app(0, 2), others));
+    assert!(at_once(&crew, app(0, 2), own[0]), "that is nobody's now");
+    assert!(!at_once(&crew, app(0, 2), own[1]));
+}
+
+#[test]
+fn flows_of_nobody_go_to_what_has_its_place_and_runs() {
+    let mut crew = listening(|_| ());
+    let web = ListenerId(0);
+    let first = lanes(&crew)[0];
+    assert_eq!(crew.core.heir_of_flows(web), Some(first));
+    assert_eq!(crew.core.heir_of_flows(ListenerId(9)), None);
+    crew.ask(Command::Restart);
+    let second = lanes(&crew)[1];
+    assert_eq!(
+        crew.core.heir_of_flows(web),
+        Some(first),
+        "until it is promoted"
+    );
+    crew.pass(seconds(2));
+    assert_eq!(crew.core.heir_of_flows(web), Some(second));
+    crew.ask(Command::Stop);
+    crew.exits(crew.program(app(0, 2)), killed_by(SIGTERM));
+    assert_eq!(crew.core.heir_of_flows(web), None);
 }

@@ -55,8 +55,7 @@ impl Shell {
                 let named = format!("listener {} ({})", listener.name, held.address);
                 match FlowGroup::new(listener, held, wanted, now.0) {
                     Ok(mut group) => {
-                        let taker = self.core.takers(held.listener).first();
-                        if let Some(lane) = taker.and_then(|taker| self.serving(*taker)) {
+                        if let Some(lane) = self.core.heir_of_flows(held.listener) {
                             // It has the socket of the table, so that none is bound.
                             let _of_table = group.give(lane.0, listener, held, now.0);
                         }
@@ -104,14 +103,6 @@ impl Shell {
         self.follow_flows();
     }
 
-    /// Whose socket the table has, of a worker that runs.
-    fn serving(&self, worker: WorkerId) -> Option<Lane> {
-        let placed = self.core.instances_of(worker).next()?;
-        let mut processes = self.processes.iter().map(|(_, process)| process);
-        let process = processes.find(|one| one.instance == placed && one.has_listeners());
-        process.and_then(|process| process.lane)
-    }
-
     /// Gives an instance sockets of its own where flows are kept apart.
     pub(in crate::shell) fn give_sockets(
         &mut self,
@@ -142,7 +133,7 @@ impl Shell {
                 ),
             }
             if !had {
-                given.push(held.key);
+                given.push((held.key, held.listener));
                 self.flows.is_changed = true;
                 self.store.touch();
             }
@@ -155,8 +146,10 @@ impl Shell {
                 log::warn!("cannot set O_NONBLOCK on {}: {error}", held.address);
             }
         }
-        for key in given {
-            if self.has_come_from_another(key, instance) {
+        for (key, listener) in given {
+            let present = self.flows.groups.get(&key);
+            let present = present.and_then(|group| group.present().0).map(Lane);
+            if present.is_some_and(|one| self.core.takes_flows_at_once(listener, instance, one)) {
                 self.take_flows_at(key, lane);
             }
         }
@@ -182,22 +175,14 @@ impl Shell {
 
     /// New flows go to this instance from now on.
     pub(in crate::shell) fn take_flows(&mut self, worker: WorkerId, lane: Lane) {
-        let keys: Vec<SocketKey> = self.flows.groups.keys().copied().collect();
-        for key in keys {
-            let group = self.flows.groups.get(&key);
-            let has = group.is_some_and(|group| group.has(lane.0));
-            let takers = self.flow_takers(key);
-            if takers.contains(&worker) || (has && takers.is_empty()) {
-                self.take_flows_at(key, lane);
-            }
-        }
-    }
-
-    /// To whom the configuration gives the new flows at a socket. What is rolled back has the listeners of its
-    /// definition before, which others may have got.
-    fn flow_takers(&self, key: SocketKey) -> &[WorkerId] {
-        let held = self.sockets.get(key);
-        held.map_or(&[], |held| self.core.takers(held.listener))
+        let takes = |(key, group): (&SocketKey, &FlowGroup)| {
+            let listener = self.sockets.get(*key)?.listener;
+            let takes = self.core.takes_flows(listener, worker, group.has(lane.0));
+            takes.then_some(*key)
+        };
+        let keys: Vec<SocketKey> = self.flows.groups.iter().filter_map(takes).collect();
+        keys.into_iter()
+            .for_each(|key| self.take_flows_at(key, lane));
     }
 
     fn take_flows_at(&mut self, key: SocketKey, lane: Lane) {
@@ -229,18 +214,6 @@ impl Shell {
         }
         self.flows.is_changed = true;
         self.store.touch();
-    }
-
-    /// Whether the present flows of a socket are those of another worker, which had the listener before a reload:
-    /// this instance has its place, so that no rollout tells when it takes over.
-    fn has_come_from_another(&self, key: SocketKey, instance: InstanceId) -> bool {
-        let group = self.flows.groups.get(&key);
-        let present = group.and_then(|group| group.present().0).map(Lane);
-        let worker = instance.worker;
-        let is_others = present.is_some_and(|lane| !self.core.is_lane_of(worker, lane));
-        let takers = self.flow_takers(key);
-        let is_meant = takers.is_empty() || takers.contains(&worker);
-        is_others && is_meant && self.core.instances_of(worker).next() == Some(instance)
     }
 
     /// A socket was closed: so are those that its flows had.
@@ -342,8 +315,8 @@ impl Shell {
 
     /// Whoever had the present flows has ended, and no rollout tells who has them now.
     fn give_flows_to_who_is_left(&mut self, key: SocketKey) {
-        let takers = self.flow_takers(key);
-        let lane = takers.iter().find_map(|taker| self.serving(*taker));
+        let held = self.sockets.get(key);
+        let lane = held.and_then(|held| self.core.heir_of_flows(held.listener));
         let group = self.flows.groups.get(&key);
         if let (Some(lane), Some(group)) = (lane, group)
             && group.has(lane.0)
