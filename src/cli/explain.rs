@@ -160,7 +160,7 @@ fn configured_worker(plan: &Plan, id: WorkerId, sources: &Sources) -> Configured
         place: worker.place,
         preset: worker.preset.as_ref().map(|preset| preset.value.name),
         settings: config::settings(sources, &worker.name),
-        sandbox: worker.sandbox.clone(),
+        sandbox: worker.sandbox.as_deref().cloned(),
         advice: advice.filter(about_it).collect(),
     }
 }

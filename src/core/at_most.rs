@@ -200,7 +200,10 @@ mod tests {
         let change = |worker, life| (WorkerId(worker), WorkerUpdate::Definition { life });
         let configuration = Configuration {
             ticket: Some(Ticket(1)),
-            workers: vec![change(0, slow), change(1, Lifecycle::default())],
+            workers: vec![
+                change(0, slow.into()),
+                change(1, Lifecycle::default().into()),
+            ],
             ..Configuration::default()
         };
         core.handle(Mono(0), Input::Configure(Box::new(configuration)));

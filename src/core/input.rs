@@ -8,6 +8,7 @@ use crate::connection::Source;
 use crate::plan::{Lifecycle, ListenerId, SocketKey, WorkerId};
 use crate::stage::LaunchFailure;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -250,18 +251,18 @@ pub enum WorkerUpdate {
     /// It is new; no other worker ever had its number.
     Added {
         /// The life cycle of its instances.
-        life: Lifecycle,
+        life: Arc<Lifecycle>,
     },
     /// The worker is removed.
     Removed,
     /// The terms on which its instances live, and no more than that.
     Settings {
         /// The new ones.
-        life: Lifecycle,
+        life: Arc<Lifecycle>,
     },
     /// What it runs.
     Definition {
         /// The life cycle of its instances.
-        life: Lifecycle,
+        life: Arc<Lifecycle>,
     },
 }

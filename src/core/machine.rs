@@ -35,7 +35,10 @@ pub struct Core {
 
 impl Core {
     /// A core for these workers; [`WorkerId`] counts them.
-    pub fn new(lifecycles: Vec<Lifecycle>, when_done: WhenDone) -> Core {
+    pub fn new(
+        lifecycles: impl IntoIterator<Item = impl Into<Arc<Lifecycle>>>,
+        when_done: WhenDone,
+    ) -> Core {
         let mut core = Core {
             workers: BTreeMap::new(),
             ctx: Ctx::new(),
@@ -47,7 +50,7 @@ impl Core {
         let ctx = &mut core.ctx;
         // All at once: inserted one by one, each node of the map would stay half empty.
         core.workers = workers
-            .map(|(id, lifecycle)| (id, Worker::new(ctx, id, Arc::new(lifecycle))))
+            .map(|(id, lifecycle)| (id, Worker::new(ctx, id, lifecycle.into())))
             .collect();
         core
     }

@@ -51,7 +51,7 @@ impl Worker {
             WorkerUpdate::Added { .. } => {}
             WorkerUpdate::Removed => self.remove(ctx),
             WorkerUpdate::Settings { life } if self.given_up.is_none() => {
-                let resized = self.settings_changed(ctx, &Arc::new(life));
+                let resized = self.settings_changed(ctx, &life);
                 if let Some(resized) = resized {
                     self.wait_for_size(ctx, resized);
                 } else if !self.is_rolling() && !ctx.is_being_added(self.id) {
@@ -67,12 +67,12 @@ impl Worker {
     }
 
     /// Rolls, or starts as, what the configuration says.
-    fn follow_latest(&mut self, ctx: &mut Ctx, life: Lifecycle, can_go_back: bool) {
+    fn follow_latest(&mut self, ctx: &mut Ctx, life: Arc<Lifecycle>, can_go_back: bool) {
         let kind = |life: &Lifecycle| std::mem::discriminant(&life.activation);
         let is_other_kind = kind(&self.lifecycle) != kind(&life);
         let to = Target {
             revision: self.latest,
-            life: Arc::new(life),
+            life,
             can_go_back,
         };
         if is_other_kind {
@@ -309,7 +309,7 @@ impl Core {
         for (id, change) in workers {
             let can_go_back = !new.final_for.contains(&id);
             if let WorkerUpdate::Added { life } = change {
-                self.add_worker(id, Arc::new(life));
+                self.add_worker(id, life);
                 self.on(id, Worker::start_added);
             } else if self
                 .on(id, |worker, ctx| worker.change(ctx, change, can_go_back))
@@ -327,7 +327,7 @@ impl Core {
         for worker in self.workers.values() {
             let is_changed = workers.iter().any(|(id, _)| *id == worker.id);
             if let Some(given_up) = worker.given_up.as_ref().filter(|_| !is_changed) {
-                let life = Lifecycle::clone(&given_up.life);
+                let life = Arc::clone(&given_up.life);
                 workers.push((worker.id, WorkerUpdate::Settings { life }));
             }
         }

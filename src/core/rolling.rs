@@ -79,7 +79,7 @@ impl Worker {
             Some(before) => {
                 let next = to.as_ref().map_or(&self.lifecycle, |to| &to.life);
                 let next = Arc::clone(next);
-                self.supersede_rollout(ctx, before, &next)
+                self.supersede_rollout(ctx, *before, &next)
             }
             None => self.definition(),
         };
@@ -150,7 +150,7 @@ impl Worker {
             done: 0,
             of,
         };
-        self.rollout = Some(rollout);
+        self.rollout = Some(Box::new(rollout));
         ctx.stir(self.id);
         of
     }
@@ -251,7 +251,7 @@ impl Worker {
             return;
         }
         let is_tried = |rollout: &&Rollout| rollout.back.is_none() && rollout.watched.is_none();
-        let Some(rollout) = self.rollout.as_ref().filter(is_tried) else {
+        let Some(rollout) = self.rollout.as_deref().filter(is_tried) else {
             return self.redefine(id);
         };
         if rollout.from.revision == revision {
@@ -616,7 +616,7 @@ impl Worker {
         }
     }
 
-    fn finish_rollout(&mut self, ctx: &mut Ctx, mut rollout: Rollout) {
+    fn finish_rollout(&mut self, ctx: &mut Ctx, mut rollout: Box<Rollout>) {
         let course = rollout.course();
         let instances = self.wanted;
         let generation = self.generation;

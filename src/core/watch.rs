@@ -53,7 +53,7 @@ impl Worker {
     }
 
     /// Every instance was replaced. Whether they are watched from now on.
-    pub(super) fn begin_to_watch(&mut self, ctx: &mut Ctx, mut rollout: Rollout) -> bool {
+    pub(super) fn begin_to_watch(&mut self, ctx: &mut Ctx, mut rollout: Box<Rollout>) -> bool {
         if !self.is_to_be_watched(&rollout) || !rollout.can_go_back {
             return false;
         }
@@ -66,7 +66,7 @@ impl Worker {
     }
 
     /// Goes on watching, or ends that.
-    pub(super) fn watch_rollout(&mut self, ctx: &mut Ctx, rollout: Rollout, until: Mono) {
+    pub(super) fn watch_rollout(&mut self, ctx: &mut Ctx, rollout: Box<Rollout>, until: Mono) {
         if until > ctx.now {
             ctx.timers.rollout(self.id, Some(until));
             self.rollout = Some(rollout);

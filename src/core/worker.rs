@@ -30,7 +30,7 @@ pub(super) struct Worker {
     /// The commands around its instances that run.
     pub(super) helpers: Helpers,
     /// The rollout under way, or being watched.
-    pub(super) rollout: Option<Rollout>,
+    pub(super) rollout: Option<Box<Rollout>>,
     /// The commands under way.
     pub(super) jobs: Vec<Job>,
     /// Who waits for instances that read their configuration again.

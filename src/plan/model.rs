@@ -100,7 +100,9 @@ impl Plan {
         workers: impl IntoIterator<Item = WorkerPlan>,
     ) -> Plan {
         let mut listeners: Vec<ListenerPlan> = listeners.into_iter().collect();
-        share_settings(&mut listeners);
+        share(listeners.iter_mut().map(|one| &mut one.settings));
+        let mut workers: Vec<WorkerPlan> = workers.into_iter().collect();
+        share(workers.iter_mut().map(|one| &mut one.lifecycle));
         let listeners = listeners.into_iter().map(Arc::new);
         let workers = workers.into_iter().map(Arc::new);
         let mut plan = Plan {
@@ -205,21 +207,21 @@ pub struct ListenerPlan {
     /// The sockets to bind, in order.
     pub sockets: Vec<SocketPlan>,
     /// Everything else that is configured. Thousands of listeners differ in nothing but name and address:
-    /// they share this ([`share_settings`]).
+    /// they share this.
     pub settings: Arc<ListenerSettings>,
     /// The places of the keys that messages point at.
     #[serde(skip)]
     pub places: Vec<(Cow<'static, str>, Place)>,
 }
 
-/// Lets listeners with the same settings share them where they stand next to each other.
-pub(super) fn share_settings<'a>(listeners: impl IntoIterator<Item = &'a mut ListenerPlan>) {
-    let mut last: Option<Arc<ListenerSettings>> = None;
-    for listener in listeners {
-        if let Some(same) = last.filter(|last| *last == listener.settings) {
-            listener.settings = same;
+/// Lets what is the same be the same object, where it stands next to each other.
+pub(super) fn share<'a, T: Eq + 'a>(all: impl IntoIterator<Item = &'a mut Arc<T>>) {
+    let mut last: Option<Arc<T>> = None;
+    for one in all {
+        if let Some(same) = last.filter(|last| last == one) {
+            *one = same;
         }
-        last = Some(Arc::clone(&listener.settings));
+        last = Some(Arc::clone(one));
     }
 }
 
@@ -457,7 +459,7 @@ pub struct WorkerPlan {
     pub launch: LaunchSpec<Template>,
     /// What it is kept from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sandbox: Option<Sandbox>,
+    pub sandbox: Option<Box<Sandbox>>,
     /// Whether its program is `listend forward`, which connects to a server.
     #[serde(default, skip_serializing_if = "is_false")]
     pub forwards: bool,
@@ -474,8 +476,8 @@ pub struct WorkerPlan {
     pub hooks: Hooks,
     /// Makes an instance read its own configuration again.
     pub reload_command: Option<Hook>,
-    /// The part of the plan that the core decides by.
-    pub lifecycle: Lifecycle,
+    /// The part of the plan that the core decides by; shared with it, and with workers that have the same.
+    pub lifecycle: Arc<Lifecycle>,
 }
 
 impl WorkerPlan {

@@ -213,7 +213,7 @@ impl Resolver<'_> {
                 credentials,
                 ..launch
             },
-            sandbox: sandbox(worker, &families),
+            sandbox: sandbox(worker, &families).map(Box::new),
             forwards: worker.sandbox.is_some() && worker.forward.is_some(),
             output: worker.output.clone(),
             notify_access: notify_access(worker),
@@ -224,7 +224,7 @@ impl Resolver<'_> {
                 Some(config::Reload::Command(hook)) => Some(hook.clone()),
                 Some(config::Reload::Signal(_)) | None => None,
             },
-            lifecycle: Lifecycle {
+            lifecycle: Arc::new(Lifecycle {
                 nonblocking: worker
                     .nonblocking
                     .as_ref()
@@ -252,7 +252,7 @@ impl Resolver<'_> {
                 hooks: hook_times(&worker.hooks),
                 keeps_flows,
                 ends_with_listend: super::model::is_built_in(&worker.name.value),
-            },
+            }),
         }
     }
 

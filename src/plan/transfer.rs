@@ -6,7 +6,7 @@
 //! it stands in the plan.
 
 use super::fingerprint::{Known, Position};
-use super::model::{ListenerId, ListenerPlan, Plan, share_settings};
+use super::model::{ListenerId, ListenerPlan, Plan, share};
 use super::origin::Origin;
 use crate::report::{FileId, Place, Sources};
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,8 @@ impl PlanTransfer {
     /// was told; `None` if it was another one.
     pub fn unpack(mut self, running: &Plan) -> Option<(Plan, Sources)> {
         let mut new = std::mem::take(&mut self.plan.listeners);
-        share_settings(new.values_mut().map(Arc::make_mut));
+        let made = new.values_mut().map(Arc::make_mut);
+        share(made.map(|one| &mut one.settings));
         let mut new = new.into_values();
         let running: Vec<&Arc<ListenerPlan>> = running.listeners.values().collect();
         let listeners = self.listeners.into_iter().map(|known| match known {

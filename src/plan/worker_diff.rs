@@ -145,9 +145,9 @@ impl WorkerDiff {
         self.program.extend(launch_diff(&before.launch, launch));
         let other = changed_text(
             "sandbox",
-            &before.sandbox,
-            sandbox,
-            or("none", Sandbox::to_string),
+            &before.sandbox.as_deref(),
+            &sandbox.as_deref(),
+            or("none", |sandbox: &&Sandbox| sandbox.to_string()),
         );
         self.program.extend(other);
         let other = changed(

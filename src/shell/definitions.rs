@@ -110,9 +110,9 @@ impl Definitions {
     }
 
     /// The life cycle of each.
-    pub(super) fn lifecycles(&self) -> BTreeMap<(WorkerId, Revision), Lifecycle> {
+    pub(super) fn lifecycles(&self) -> BTreeMap<(WorkerId, Revision), Arc<Lifecycle>> {
         let all = self.all.iter();
-        all.map(|(key, one)| (*key, one.plan.lifecycle.clone()))
+        all.map(|(key, one)| (*key, Arc::clone(&one.plan.lifecycle)))
             .collect()
     }
 

@@ -19,6 +19,7 @@ use crate::report::Sources;
 use crate::sys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What a reload came to.
 pub(super) enum Reloaded {
@@ -199,7 +200,7 @@ impl Shell {
         touched: &Touched,
     ) -> Configuration {
         let workers = changes.workers.iter().map(|(id, change)| {
-            let life = || self.plan.worker(*id).lifecycle.clone();
+            let life = || Arc::clone(&self.plan.worker(*id).lifecycle);
             let change = match change {
                 plan::WorkerChange::Added => WorkerUpdate::Added { life: life() },
                 plan::WorkerChange::Removed => WorkerUpdate::Removed,

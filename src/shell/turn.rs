@@ -44,6 +44,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR2};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How many events one turn takes from the kernel; the rest stays for the next.
@@ -132,8 +133,11 @@ impl Shell {
         given: (Signals, DaemonContext),
         when_done: WhenDone,
     ) -> io::Result<Shell> {
-        let lifecycles = plan.workers.values().map(|worker| worker.lifecycle.clone());
-        let core = Core::new(lifecycles.collect(), when_done)
+        let lifecycles = plan
+            .workers
+            .values()
+            .map(|worker| Arc::clone(&worker.lifecycle));
+        let core = Core::new(lifecycles, when_done)
             .with_listeners(listener_lives(&plan).into_values().collect());
         let definitions = Definitions::new(&plan, &core);
         Shell::with_core(plan, sockets, given, core, definitions)

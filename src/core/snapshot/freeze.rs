@@ -247,7 +247,7 @@ impl Worker {
                 can_go_back: one.can_go_back,
             }),
             paused_until: self.gate.resume_at.cast(),
-            rollout: self.rollout.as_ref().map(rollout_fact),
+            rollout: self.rollout.as_deref().map(rollout_fact),
             unused_since: self.idle.stopped_at.cast(),
             scaled: self.follows.is_overridden,
             missed: self.follows.missed,

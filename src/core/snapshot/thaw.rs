@@ -36,7 +36,7 @@ const HIGHEST: u64 = 1 << 62;
 #[derive(Debug, Clone)]
 pub struct Known {
     /// The life cycles by every definition that [`Snapshot::definitions`] names.
-    pub definitions: BTreeMap<(WorkerId, Revision), Lifecycle>,
+    pub definitions: BTreeMap<(WorkerId, Revision), Arc<Lifecycle>>,
     /// The listeners of the configuration.
     pub listeners: BTreeMap<ListenerId, ListenerLife>,
     /// Who has one of them by a definition that is no more.
@@ -70,10 +70,9 @@ impl Core {
         else {
             return refuse("it says nothing of listend itself (daemon)");
         };
-        let lives = known.definitions.into_iter();
         let mut thaw = Thaw {
-            core: Core::new(Vec::new(), known.when_done),
-            lives: lives.map(|(of, life)| (of, Arc::new(life))).collect(),
+            core: Core::new([] as [Lifecycle; 0], known.when_done),
+            lives: known.definitions,
             places: BTreeMap::new(),
             connections: BTreeSet::new(),
         };
@@ -469,7 +468,7 @@ impl Thaw {
             At::MakingRoom | At::Starting | At::Draining => None,
         });
         let at = rollout.watched.or(settle.min());
-        worker.rollout = Some(rollout);
+        worker.rollout = Some(Box::new(rollout));
         self.core.ctx.timers.rollout(id, at);
         Ok(())
     }
@@ -569,7 +568,7 @@ impl Core {
             // What connections keep of earlier settings is overruled by the settings that hold.
             let present = Some((worker.revision, &worker.lifecycle));
             let all = runs.chain(given_up).chain(from).chain(present);
-            definitions.extend(all.map(|(revision, life)| ((*id, revision), (**life).clone())));
+            definitions.extend(all.map(|(revision, life)| ((*id, revision), Arc::clone(life))));
         }
         Known {
             definitions,

@@ -113,7 +113,8 @@ fn one_instance_is_not_restarted_while_a_rollout_goes_back_or_to_another_definit
         life: life(|life| {
             life.instances = 3;
             life.ready = Ready::Notify;
-        }),
+        })
+        .into(),
     });
     let told = ask_one(&mut crew, 2, 2, Command::Restart);
     assert_eq!(told, [(2, refused(Refused::Busy))]);
@@ -332,7 +333,7 @@ fn what_needs_the_flag_otherwise_waits_for_all_that_leaves() {
         life.activation = Activation::OnDemand { limit: None };
         life.nonblocking = !life.nonblocking;
     });
-    crew.reload(WorkerUpdate::Definition { life: other });
+    crew.reload(WorkerUpdate::Definition { life: other.into() });
     client(&mut crew);
     assert_eq!(crew.programs().len(), 1, "the old one has not ended");
     crew.exits(crew.program(app(0, 1)), FINE);
@@ -383,7 +384,7 @@ fn a_restart_of_what_clients_start_binds_what_was_closed_and_waits_for_them() {
     // What somebody has stopped stays so.
     ask(&mut crew, Command::Stop);
     let life = life(on_demand);
-    crew.reload(WorkerUpdate::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life: life.into() });
     let stopped: Vec<_> = crew.core.instances().map(|(_, state)| state).collect();
     assert_eq!(stopped, [State::Stopped]);
 }
@@ -402,7 +403,7 @@ fn what_was_closed_is_bound_if_a_reload_gives_it_to_somebody_who_is_well() {
         };
         let life = life(|life| life.instances = instances);
         let configuration = Configuration {
-            workers: vec![(WorkerId(1), WorkerUpdate::Added { life })],
+            workers: vec![(WorkerId(1), WorkerUpdate::Added { life: life.into() })],
             listeners: vec![(WEB, web)],
             ..Configuration::default()
         };

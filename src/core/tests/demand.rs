@@ -478,7 +478,7 @@ fn a_connection_that_gives_no_sign_of_life_has_not_timed_out() {
         life.watchdog = Some(seconds(1));
         life.instances = 0;
     });
-    let change = (APP, WorkerUpdate::Definition { life });
+    let change = (APP, WorkerUpdate::Definition { life: life.into() });
     all.give(Input::Configure(Box::new(Configuration {
         workers: vec![change],
         ..Configuration::default()

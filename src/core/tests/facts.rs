@@ -94,7 +94,7 @@ fn a_reload_and_a_rollout_are_changes_until_they_are_over() {
     let mut crew = Crew::new(|life| life.rollout.min_ready = seconds(1));
     assert_eq!(told(&crew), (Health::Running, true, false));
     crew.reload(WorkerUpdate::Definition {
-        life: life(|life| life.rollout.min_ready = seconds(2)),
+        life: life(|life| life.rollout.min_ready = seconds(2)).into(),
     });
     assert!(crew.core.is_changing() && crew.core.is_rolling(APP));
     crew.pass(seconds(2));
@@ -294,7 +294,7 @@ fn what_is_defined_anew_before_the_start_starts_as_that() {
     crew.core = Core::new(vec![life(|_| ())], WhenDone::Hold);
     crew.processes.clear();
     crew.reload(WorkerUpdate::Definition {
-        life: life(|life| life.instances = 2),
+        life: life(|life| life.instances = 2).into(),
     });
     assert_eq!(crew.programs(), []);
     assert_eq!(crew.answers().last(), Some(&Answer::Done));

@@ -160,7 +160,7 @@ fn with_stop_first_or_without_sticky_flows_the_old_one_is_asked_at_once() {
             life.rollout.order = order;
             life.rollout.min_ready = Duration::ZERO;
         });
-        crew.reload(WorkerUpdate::Definition { life });
+        crew.reload(WorkerUpdate::Definition { life: life.into() });
         assert_eq!(crew.signals(crew.program(app(0, 1)))[0], SIGTERM);
     }
 }
@@ -201,7 +201,7 @@ fn nobody_who_has_flows_is_asked_before_its_time() {
                 }
                 4 => {
                     let life = any.clone();
-                    crew.reload(WorkerUpdate::Definition { life });
+                    crew.reload(WorkerUpdate::Definition { life: life.into() });
                 }
                 5 | 6 => {
                     let lane = Lane(random.below(20) as u64);

@@ -248,7 +248,7 @@ fn what_happens_is_what_the_pictures_show() {
                         false => life.clone(),
                     };
                     let is_final = random.yes();
-                    let change = WorkerUpdate::Definition { life };
+                    let change = WorkerUpdate::Definition { life: life.into() };
                     let workers = vec![(APP, change)];
                     let configuration = Configuration {
                         workers,

@@ -275,7 +275,7 @@ fn another_connection_timeout_counts_for_the_connections_that_there_are() {
     let process = crew.program(APP_0);
     crew.pass(seconds(10));
     crew.reload(WorkerUpdate::Settings {
-        life: with(Some(seconds(30))),
+        life: with(Some(seconds(30))).into(),
     });
     crew.pass(seconds(19));
     assert_eq!(crew.signals(process), NONE);

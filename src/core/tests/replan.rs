@@ -55,7 +55,7 @@ fn settings_are_in_force_without_a_restart() {
         life.stop_timeout = Some(seconds(1));
         life.instances = 2;
     });
-    crew.reload(WorkerUpdate::Settings { life });
+    crew.reload(WorkerUpdate::Settings { life: life.into() });
     assert_eq!(crew.programs(), Crew::first(&[app(0, 1), app(1, 1)]));
     crew.ask(Command::Stop);
     let process = crew.program(APP_0);
@@ -68,7 +68,7 @@ fn another_definition_is_rolled_out_and_the_old_one_retired() {
     let mut crew = Crew::new(|_| {});
     let revision = Revision(2);
     let life = life(|_| {});
-    crew.reload(WorkerUpdate::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life: life.into() });
     assert_eq!(
         crew.programs(),
         [(app(0, 1), Revision(1)), (app(0, 2), revision)]
@@ -100,7 +100,7 @@ fn a_definition_is_not_retired_while_a_command_of_it_is_to_run() {
     let mut crew = Crew::new(|life| life.hooks.after_stop = Some(seconds(5)));
     let limit = None;
     let life = life(|life| life.activation = Activation::OnDemand { limit });
-    crew.reload(WorkerUpdate::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life: life.into() });
     let retire = |effect: &Effect| matches!(effect, Effect::Retire { .. });
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
     assert_eq!(crew.count(retire), 0);
@@ -115,7 +115,7 @@ fn what_was_stopped_is_not_started_by_a_reload() {
         let mut crew = Crew::new(|_| {});
         crew.ask(Command::Stop);
         let life = life(|life| life.activation = activation.clone());
-        crew.reload(WorkerUpdate::Definition { life });
+        crew.reload(WorkerUpdate::Definition { life: life.into() });
         crew.exits(crew.program(APP_0), killed_by(SIGTERM));
         crew.pass(seconds(100));
         assert_eq!(crew.programs(), []);
@@ -128,7 +128,7 @@ fn what_was_stopped_is_not_started_by_a_reload() {
 fn a_reload_takes_over_what_another_has_begun() {
     let mut crew = Crew::new(|_| {});
     let added = life(|life| life.ready = crate::config::Ready::Notify);
-    let change = WorkerUpdate::Added { life: added };
+    let change = WorkerUpdate::Added { life: added.into() };
     let first = Configuration {
         ticket: Some(Ticket(1)),
         workers: vec![(OTHER, change)],
@@ -253,10 +253,10 @@ fn a_reload_that_changes_settings_is_over_when_the_rollout_under_way_is() {
     let mut crew = Crew::new(|_| {});
     let other = life(|_| {});
     crew.reload(WorkerUpdate::Definition {
-        life: other.clone(),
+        life: other.clone().into(),
     });
     crew.forget();
-    crew.reload(WorkerUpdate::Settings { life: other });
+    crew.reload(WorkerUpdate::Settings { life: other.into() });
     assert!(!crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: None })));
     let instance = app(0, 2);
     crew.exits(crew.program(instance), ExitStatus::Code(1));
@@ -317,7 +317,9 @@ fn runs_of(crew: &Crew, worker: WorkerId) -> Vec<Revision> {
 }
 
 fn other_definition(of: impl Fn(&mut Lifecycle)) -> WorkerUpdate {
-    WorkerUpdate::Definition { life: life(of) }
+    WorkerUpdate::Definition {
+        life: life(of).into(),
+    }
 }
 
 // It was started beside what drained, with O_NONBLOCK as that needs it, and died of it.
@@ -379,7 +381,9 @@ fn one_that_is_new_waits_for_it_too_and_so_does_the_reload() {
         let core = Core::new(lives.clone(), WhenDone::Hold).with_listeners(vec![taken_by(APP)]);
         let mut crew = Crew::of(core);
         let revision = Revision(1);
-        let added = WorkerUpdate::Added { life: life(|_| {}) };
+        let added = WorkerUpdate::Added {
+            life: life(|_| {}).into(),
+        };
         let configuration = Configuration {
             ticket: Some(Ticket(2)),
             workers: vec![(APP, before), (OTHER, added)],
@@ -409,7 +413,9 @@ fn nobody_waits_for_what_a_rollback_keeps() {
     let core = Core::new(lives, WhenDone::Hold).with_listeners(vec![taken_by(APP)]);
     let mut crew = Crew::of(core);
     let revision = Revision(1);
-    let added = WorkerUpdate::Added { life: life(|_| {}) };
+    let added = WorkerUpdate::Added {
+        life: life(|_| {}).into(),
+    };
     let configuration = Configuration {
         ticket: Some(Ticket(2)),
         workers: vec![
@@ -449,7 +455,7 @@ fn a_reload_tries_what_was_rolled_back_again_unless_it_changes_it() {
         ..Configuration::default()
     };
     let settings = WorkerUpdate::Settings {
-        life: life(|life| life.instances = 2),
+        life: life(|life| life.instances = 2).into(),
     };
     let new = Revision(3);
     for (change, instances) in [
@@ -488,12 +494,12 @@ fn what_was_rolled_back_is_not_tried_again_when_it_is_removed() {
 fn a_reload_says_how_many_workers_have_followed() {
     let mut core = Core::new(vec![life(|_| ()); 3], WhenDone::Hold);
     core.handle(Mono(0), Input::Start);
-    let mut crew = Crew::of(Core::new(vec![], WhenDone::Hold));
+    let mut crew = Crew::of(Core::new([] as [Lifecycle; 0], WhenDone::Hold));
     crew.core = core;
     crew.take();
     let change = |worker| {
         let change = WorkerUpdate::Definition {
-            life: life(|life| life.rollout.min_ready = Duration::ZERO),
+            life: life(|life| life.rollout.min_ready = Duration::ZERO).into(),
         };
         (WorkerId(worker), change)
     };
@@ -543,7 +549,7 @@ fn looks_for_use_begin_again_if_a_reload_has_changed_their_time() {
             life.idle_timeout = Some(seconds(timeout));
             life.stop_timeout = Some(seconds(7));
         });
-        crew.reload(WorkerUpdate::Settings { life });
+        crew.reload(WorkerUpdate::Settings { life: life.into() });
         assert_eq!(crew.core.deadline(), Some(Mono(0) + seconds(due)));
     }
 }

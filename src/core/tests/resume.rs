@@ -226,7 +226,8 @@ fn a_rollout_goes_on_where_it_was() {
         life: life(|life| {
             life.instances = 2;
             life.ready = Ready::Notify;
-        }),
+        })
+        .into(),
     });
     for index in 0..2 {
         crew.survive(|_| {});
@@ -249,7 +250,7 @@ fn a_rollout_whose_new_instance_was_lost_goes_back() {
     let mut crew = Crew::new(|life| life.ready = Ready::Notify);
     crew.says(APP_0, Notice::Ready);
     crew.reload(WorkerUpdate::Definition {
-        life: life(|life| life.ready = Ready::Notify),
+        life: life(|life| life.ready = Ready::Notify).into(),
     });
     let new = crew.program(app(0, 2));
     crew.survive(|crew| crew.dies_unseen(new));

@@ -58,7 +58,7 @@ fn opposed() -> (Crew, Revision) {
         life.instances = 2;
         life.nonblocking = true;
     });
-    crew.reload(WorkerUpdate::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life: life.into() });
     (crew, revision)
 }
 
@@ -89,7 +89,7 @@ fn what_is_down_does_not_come_back_while_the_others_make_room() {
         life.instances = 2;
         life.nonblocking = true;
     });
-    crew.reload(WorkerUpdate::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life: life.into() });
     crew.pass(seconds(5));
     assert_eq!(crew.programs(), Crew::first(&[app(0, 1)]));
     crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
@@ -175,7 +175,7 @@ fn what_was_replaced_already_is_replaced_back() {
     let mut crew = Crew::new(|life| life.instances = 2);
     let revision = Revision(2);
     let life = life(|life| life.instances = 2);
-    crew.reload(WorkerUpdate::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life: life.into() });
     crew.pass(seconds(2));
     crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
     assert_eq!(
@@ -218,7 +218,7 @@ fn what_was_replaced_already_is_replaced_back() {
 fn what_crashes_on_the_way_back_comes_back_by_the_old_definition() {
     let mut crew = Crew::new(|life| life.instances = 3);
     let life = life(|life| life.instances = 3);
-    crew.reload(WorkerUpdate::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life: life.into() });
     for index in 0..2 {
         crew.pass(seconds(2));
         crew.exits(crew.program(app(index, 1)), killed_by(SIGTERM));
@@ -302,7 +302,9 @@ fn a_name_is_not_given_again_while_its_process_is_there() {
     crew.ask(Command::Scale(2));
     assert_eq!(crew.programs(), Crew::first(&[app(0, 1), app(1, 1)]));
     let shrink = life(|life| life.instances = 1);
-    crew.reload(WorkerUpdate::Settings { life: shrink });
+    crew.reload(WorkerUpdate::Settings {
+        life: shrink.into(),
+    });
     crew.ask(Command::Scale(2));
     assert_eq!(crew.programs().len(), 3);
     assert_ne!(crew.programs()[1].0, crew.programs()[2].0);

@@ -19,7 +19,7 @@ fn between_two_starts() -> Crew {
         life.distribute = Distribute::Shards;
         life.rollout.min_ready = seconds(2);
     });
-    crew.reload(WorkerUpdate::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life: life.into() });
     for instance in [app(0, 1), app(1, 1)] {
         crew.exits(crew.program(instance), killed_by(SIGTERM));
     }
@@ -57,7 +57,7 @@ fn one_that_a_reload_replaces_is_started_once_more_for_who_waits() {
         life.rollout.order = Order::StopFirst;
         life.rollout.parallel = 2;
     });
-    crew.reload(WorkerUpdate::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life: life.into() });
     crew.exits(crew.program(app(1, 2)), killed_by(SIGTERM));
     assert!(drains(&crew, app(1, 2)));
     crew.pass(Duration::ZERO);
@@ -86,13 +86,13 @@ fn a_shard_on_trial_gets_clients_if_what_is_gone_back_to_has_it_too() {
     };
     let mut crew = Crew::of(Core::new(vec![of(Distribute::Shards)], WhenDone::Hold));
     let life = of(Distribute::Shared);
-    crew.reload(WorkerUpdate::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life: life.into() });
     // Two are replaced, and the rollout is not over.
     crew.pass(seconds(2));
     crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
     crew.pass(seconds(2));
     let life = of(Distribute::Shards);
-    crew.reload(WorkerUpdate::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life: life.into() });
     crew.exits(crew.program(app(2, 2)), killed_by(SIGTERM));
     crew.pass(seconds(2));
     assert_eq!(steered(&crew), [0, 2]);
@@ -111,7 +111,7 @@ fn instances_that_still_share_have_no_shard_to_which_clients_are_sent() {
     };
     let mut crew = Crew::of(Core::new(vec![of(Distribute::Shared)], WhenDone::Hold));
     let life = of(Distribute::Shards);
-    crew.reload(WorkerUpdate::Definition { life });
+    crew.reload(WorkerUpdate::Definition { life: life.into() });
     // It ends the rollout before anything has been started by the new definition.
     crew.ask(Command::Stop);
     assert_eq!(steered(&crew), [0]);
@@ -194,7 +194,8 @@ fn the_first_shard_is_there_whatever_there_is_to_be() {
             life.instances = 2;
             life.rollout.order = Order::StopFirst;
             life.rollout.parallel = 2;
-        }),
+        })
+        .into(),
     });
     assert!(asked(&crew, app(0, 1)) && drains(&crew, app(1, 1)));
     assert!(!drains(&crew, app(0, 1)) && !asked(&crew, app(1, 1)));
@@ -286,7 +287,7 @@ fn shards_on_trial_get_no_clients_while_what_is_gone_back_to_shares_a_socket() {
     };
     let mut crew = Crew::of(Core::new(vec![of(Distribute::Shared)], WhenDone::Hold));
     crew.reload(WorkerUpdate::Definition {
-        life: of(Distribute::Shards),
+        life: of(Distribute::Shards).into(),
     });
     assert_eq!(crew.programs().len(), 4);
     assert_eq!(steered(&crew), [0]);

@@ -100,12 +100,15 @@ impl Walk {
         let worker = WorkerId(self.random.below(self.workers as usize) as u32);
         let change = match self.random.below(8) {
             0 => (worker, WorkerUpdate::Removed),
-            1 => (worker, WorkerUpdate::Settings { life }),
+            1 => (worker, WorkerUpdate::Settings { life: life.into() }),
             2 => {
                 self.workers += 1;
-                (WorkerId(self.workers - 1), WorkerUpdate::Added { life })
+                (
+                    WorkerId(self.workers - 1),
+                    WorkerUpdate::Added { life: life.into() },
+                )
             }
-            _ => (worker, WorkerUpdate::Definition { life }),
+            _ => (worker, WorkerUpdate::Definition { life: life.into() }),
         };
         let mut configuration = Configuration {
             workers: vec![change],

@@ -17,7 +17,7 @@ fn replaced(instances: u32, count: u32, change: impl Fn(&mut Lifecycle)) -> Crew
     };
     let mut crew = Crew::new(life);
     crew.reload(WorkerUpdate::Definition {
-        life: super::crew::life(life),
+        life: super::crew::life(life).into(),
     });
     for index in 0..count {
         crew.pass(seconds(2));
@@ -121,7 +121,7 @@ fn what_could_not_serve_any_more_is_not_gone_back_to() {
         let mut crew = Crew::new(|_| {});
         let life = life(|life| life.rollout.watch = seconds(watch));
         let configuration = Configuration {
-            workers: vec![(APP, WorkerUpdate::Definition { life })],
+            workers: vec![(APP, WorkerUpdate::Definition { life: life.into() })],
             final_for: is_final.then_some(APP).into_iter().collect(),
             ..Configuration::default()
         };
@@ -249,7 +249,8 @@ fn a_reload_waits_for_the_instances_that_it_adds_and_takes_away() {
         life: life(|life| {
             life.instances = count;
             life.ready = crate::config::Ready::Notify;
-        }),
+        })
+        .into(),
     };
     let mut crew = Crew::new(|life| life.ready = crate::config::Ready::Notify);
     crew.says(APP_0, Notice::Ready);
@@ -279,7 +280,8 @@ fn a_reload_waits_for_the_instances_that_it_adds_when_it_rolls() {
         life: life(|life| {
             life.instances = 2;
             life.ready = crate::config::Ready::Notify;
-        }),
+        })
+        .into(),
     });
     crew.says(app(0, 2), Notice::Ready);
     crew.pass(seconds(2));

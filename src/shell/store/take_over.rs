@@ -24,6 +24,7 @@ use nix::unistd::geteuid;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A process that a listend has left behind.
@@ -64,8 +65,11 @@ impl Shell {
         when_done: WhenDone,
         (left, missing): (Vec<LeftWorker>, Vec<BindError>),
     ) -> Result<Resumed, String> {
-        let lifecycles = plan.workers.values().map(|worker| worker.lifecycle.clone());
-        let fresh = Core::new(lifecycles.collect(), when_done)
+        let lifecycles = plan
+            .workers
+            .values()
+            .map(|worker| Arc::clone(&worker.lifecycle));
+        let fresh = Core::new(lifecycles, when_done)
             .with_listeners(listener_lives(&plan).into_values().collect());
         let definitions = Definitions::new(&plan, &fresh);
         let workers = plan.clone();

@@ -6,6 +6,7 @@ use listend::host::Facts;
 use listend::plan::{self, Lifecycle, WorkerPlan, resolve};
 use listend::report::{Kind, Sources, Style, render};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 const LISTENERS: &str = "\
@@ -70,7 +71,7 @@ fn fine(loaded: Loaded) -> Loaded {
 }
 
 #[track_caller]
-fn planned(loaded: Loaded) -> Vec<(Handoff, Lifecycle)> {
+fn planned(loaded: Loaded) -> Vec<(Handoff, Arc<Lifecycle>)> {
     let loaded = fine(loaded);
     let (plan, report) = resolve(loaded.config, &Facts::default(), &mut Sources::default());
     assert!(report.is_ok(), "{:?}", report.errors);

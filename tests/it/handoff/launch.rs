@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 const NUMBERS: Numbers = Numbers {
@@ -99,7 +100,8 @@ fn worker(events: &str, handoff: &'static Dialect, output: Output) -> WorkerPlan
             stop_signal: 15,
             stop_timeout: None,
             ..Lifecycle::default()
-        },
+        }
+        .into(),
     }
 }
 
@@ -557,7 +559,7 @@ fn only_who_may_tell_is_told_where_to() {
         assert_eq!(report.env.get(*name), None, "{name}");
     }
     let report = see_prepared(&systemd::DIALECT, inherit, |worker| {
-        worker.lifecycle.watchdog = Some(Duration::from_millis(2500));
+        Arc::make_mut(&mut worker.lifecycle).watchdog = Some(Duration::from_millis(2500));
         worker.fd_store = 3;
         program(worker, notified(&[])).expect("prepare")
     });
@@ -586,7 +588,7 @@ fn a_pipe_for_the_newline_goes_where_it_is_wanted_and_nothing_else_does() {
     };
     for (number, kept) in [(4, 0), (6, 2), (17, 3)] {
         let report = see_prepared(&systemd::DIALECT, inherit, |worker| {
-            worker.lifecycle.ready = Ready::Fd(number);
+            Arc::make_mut(&mut worker.lifecycle).ready = Ready::Fd(number);
             program(worker, given).expect("prepare")
         });
         let listed: Vec<i32> = report.fds.iter().map(|fd| fd.number).collect();
@@ -596,7 +598,7 @@ fn a_pipe_for_the_newline_goes_where_it_is_wanted_and_nothing_else_does() {
         assert_eq!(report.env["LISTEN_FDS"], (1 + kept).to_string());
     }
     let mut worker = worker("/nowhere", &systemd::DIALECT, Output::Null);
-    worker.lifecycle.ready = Ready::Fd(3);
+    Arc::make_mut(&mut worker.lifecycle).ready = Ready::Fd(3);
     let refused = program(&worker, given);
     assert_eq!(refused.err(), Some(PrepareError::Occupied(3)));
 }
@@ -618,8 +620,8 @@ fn a_hook_has_the_worker_s_surroundings_and_none_of_its_descriptors() {
     for main in [Some(4711), None] {
         let report = see_prepared(&systemd::DIALECT, inherit, |worker| {
             worker.launch.umask = Some(0o027);
-            worker.lifecycle.watchdog = Some(Duration::from_secs(1));
-            worker.lifecycle.ready = Ready::Fd(9);
+            Arc::make_mut(&mut worker.lifecycle).watchdog = Some(Duration::from_secs(1));
+            Arc::make_mut(&mut worker.lifecycle).ready = Ready::Fd(9);
             let mut command = worker.command.clone();
             command.truncate(3);
             command.push(Template {

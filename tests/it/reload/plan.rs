@@ -295,7 +295,8 @@ fn a_watchdog_that_is_stricter_takes_another_generation_and_a_milder_one_does_no
     let with = |seconds: Option<u64>| {
         let mut plan = plan(BASE);
         let worker = plan.workers.get_mut(&WorkerId(0)).unwrap();
-        std::sync::Arc::make_mut(worker).lifecycle.watchdog = seconds.map(Duration::from_secs);
+        let life = &mut Arc::make_mut(worker).lifecycle;
+        Arc::make_mut(life).watchdog = seconds.map(Duration::from_secs);
         plan
     };
     let words = |before, after| {

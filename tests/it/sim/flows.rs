@@ -213,7 +213,7 @@ impl Rig {
         self.life.keeps_flows = keeps_flows;
         let life = self.life.clone();
         let configuration = Configuration {
-            workers: vec![(APP, WorkerUpdate::Settings { life })],
+            workers: vec![(APP, WorkerUpdate::Settings { life: life.into() })],
             ..Configuration::default()
         };
         // The shell follows before it does what the core wants.

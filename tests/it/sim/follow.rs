@@ -307,7 +307,7 @@ impl Rig {
             self.queues.resize(held, 0.0);
         }
         self.give(Input::Configure(Box::new(Configuration {
-            workers: vec![(APP, WorkerUpdate::Settings { life })],
+            workers: vec![(APP, WorkerUpdate::Settings { life: life.into() })],
             ..Configuration::default()
         })));
     }

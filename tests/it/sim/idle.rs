@@ -182,7 +182,7 @@ impl Rig {
         self.life.idle_timeout = idle_timeout;
         let life = self.life.clone();
         self.give(Input::Configure(Box::new(Configuration {
-            workers: vec![(APP, WorkerUpdate::Settings { life })],
+            workers: vec![(APP, WorkerUpdate::Settings { life: life.into() })],
             ..Configuration::default()
         })));
         self.poll();

@@ -490,8 +490,8 @@ impl Life {
         }
         let life = after.clone();
         let update = match settings {
-            true => WorkerUpdate::Settings { life },
-            false => WorkerUpdate::Definition { life },
+            true => WorkerUpdate::Settings { life: life.into() },
+            false => WorkerUpdate::Definition { life: life.into() },
         };
         if settings {
             // What went back is tried again.

@@ -3,6 +3,7 @@
 use crate::sim::life::{Due, Grammar, Life};
 use crate::sim::seeds::Trace;
 use listend::core::{Change, Core, ExitStatus, Input, Mono, ProcessId, Snapshot};
+use listend::plan::Lifecycle;
 
 /// The core of another process, which reads what this one has written.
 pub(crate) fn thawed(written: &Snapshot, core: &Core) -> Core {
@@ -100,7 +101,7 @@ impl<G: Grammar> Life<G> {
 /// The text of a change tells of what has changed.
 #[test]
 fn a_change_is_one_line() {
-    let mut core = Core::new(Vec::new(), listend::core::WhenDone::Hold);
+    let mut core = Core::new([] as [Lifecycle; 0], listend::core::WhenDone::Hold);
     let lines: Vec<String> = core.take_changes().iter().map(Change::text).collect();
     assert_eq!(
         lines,

@@ -30,7 +30,7 @@ fn known(snapshot: &Snapshot) -> Known {
         (ListenerId(id), ListenerLife { presence, users })
     };
     Known {
-        definitions: definitions.map(|of| (of, life(of.0))).collect(),
+        definitions: definitions.map(|of| (of, life(of.0).into())).collect(),
         listeners: (0..4).map(listener).collect(),
         former: Vec::new(),
         when_done: WhenDone::Hold,

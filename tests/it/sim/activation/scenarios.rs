@@ -58,7 +58,7 @@ impl Rig {
             ..Lifecycle::default()
         });
         let presence = Presence::Required;
-        let core = Core::new(lifecycles.collect(), WhenDone::Hold);
+        let core = Core::new(lifecycles, WhenDone::Hold);
         let mut rig = Rig {
             core: core.with_listeners(vec![ListenerLife { presence, users }]),
             now: Mono(SECOND),

@@ -155,14 +155,14 @@ impl Life<Rollouts> {
                 let fresh = Worker::new(definition(&mut self.rng), self.rng.one_in(3));
                 let life = fresh.life().clone();
                 self.own.workers.push(fresh);
-                Some(WorkerUpdate::Added { life })
+                Some(WorkerUpdate::Added { life: life.into() })
             }
             None => None,
             Some(_) if stops => None,
             Some(known) if known.gone => self.rng.one_in(4).then(|| {
                 *known = Worker::new(definition(&mut self.rng), self.rng.one_in(3));
                 let life = known.life().clone();
-                WorkerUpdate::Added { life }
+                WorkerUpdate::Added { life: life.into() }
             }),
             Some(known) if known.removed => None,
             Some(known) => match self.rng.below(12) {
@@ -190,7 +190,7 @@ impl Life<Rollouts> {
                     settings(&mut self.rng, &mut life);
                     if known.given_up.is_some() {
                         self.try_again(id, Some(&life));
-                        return Some(WorkerUpdate::Settings { life });
+                        return Some(WorkerUpdate::Settings { life: life.into() });
                     }
                     known.lessened = Some(now);
                     known.parallel = known.parallel.max(life.rollout.parallel);
@@ -198,7 +198,7 @@ impl Life<Rollouts> {
                     known.longest = known.longest.max(life.rollout.min_ready);
                     let definition = known.definitions.get_mut(&latest).expect("it is there");
                     definition.life = life.clone();
-                    Some(WorkerUpdate::Settings { life })
+                    Some(WorkerUpdate::Settings { life: life.into() })
                 }
                 4 if self.rng.one_in(3) => {
                     let of_it = |(one, state): (InstanceId, State)| {
@@ -258,5 +258,5 @@ fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> 
     }
     known.current = revision;
     known.definitions.insert(revision, fresh);
-    WorkerUpdate::Definition { life }
+    WorkerUpdate::Definition { life: life.into() }
 }

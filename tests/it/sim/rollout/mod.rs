@@ -136,7 +136,7 @@ impl Grammar for Rollouts {
             .collect();
         let all = lives(rng, &workers);
         let lifecycles = workers.iter().map(|worker| worker.life().clone());
-        let core = Core::new(lifecycles.collect(), WhenDone::Hold)
+        let core = Core::new(lifecycles, WhenDone::Hold)
             .with_listeners(all.iter().map(|(_, life)| life.clone()).collect());
         let own = Rollouts {
             workers,
