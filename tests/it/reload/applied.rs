@@ -339,7 +339,7 @@ fn who_takes_over_a_listener_of_a_removed_worker_gets_it_as_it_needs_it() {
 }
 
 // A child that escaped from a worker has the listener for as long as it likes, and does with the flag
-// what it likes.
+// what it likes. A test that fails takes its folder away, and the child goes with it.
 #[test]
 fn listend_does_not_wait_for_a_client_that_somebody_else_has_taken() {
     let Some(python) = require_tool("python3") else {
@@ -357,9 +357,11 @@ if os.fork():
 os.setsid()
 os.close(here)
 def block():
-    while True: os.set_blocking(3, True)
-threading.Thread(target=block, daemon=True).start()
+    while os.path.exists(os.environ['PIDS']):
+        for _ in range(1000): os.set_blocking(3, True)
+    os._exit(0)
 open(os.environ['PIDS'], 'w').write(str(os.getpid()))
+threading.Thread(target=block, daemon=True).start()
 while True:
     try: client, _ = listener.accept()
     except BlockingIOError: continue
