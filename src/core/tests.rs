@@ -13,6 +13,7 @@ mod pictures;
 mod ready;
 mod replan;
 mod resume;
+mod rollback;
 mod rollout;
 mod shards;
 mod snapshot;
