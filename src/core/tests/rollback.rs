@@ -10,7 +10,7 @@ const FINE: ExitStatus = ExitStatus::Code(0);
 
 /// Replaces every instance by ones of another definition. Its revision.
 fn replace(crew: &mut Crew, change: impl Fn(&mut Lifecycle)) -> Revision {
-    let life = life(change);
+    let life = life(change).into();
     crew.reload(WorkerUpdate::Definition { life });
     crew.core.latest(APP).expect("it is there")
 }
