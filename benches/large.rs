@@ -7,12 +7,18 @@ use crate::table::{Row, Target};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Listeners of a file that is only checked.
 const LISTENERS: [u32; 3] = [1_000, 10_000, 100_000];
+/// Listeners that are held, and workers that run, of two daemons each.
+const HELD: [u32; 2] = [1_000, 9_000];
+const WORKERS: [u32; 2] = [100, 1_100];
 const INSTANCES: [u32; 4] = [100, 1_000, 5_000, 10_000];
 const ROUNDS: usize = 5;
+/// From the last started worker to the look at the memory: what the start needed was given back.
+const SETTLE: Duration = Duration::from_millis(500);
 /// What one of many may cost, compared with one of few.
 const MAX_GROWTH: f64 = 1.5;
 
@@ -20,6 +26,12 @@ const MAX_GROWTH: f64 = 1.5;
 pub fn run(rows: &mut Vec<Row>) -> Result<()> {
     let pause = machine::compile("pause")?;
     on_paper(rows, &pause)?;
+    let further_listener = |count| listeners_and_worker(count, &pause);
+    let name = "large: memory for a further listener";
+    rows.push(further(name, HELD, further_listener, |_| 1, 0.6)?);
+    let further_worker = |count| workers(count, &pause);
+    let name = "large: memory for a further worker";
+    rows.push(further(name, WORKERS, further_worker, |count| count, 6.0)?);
     instances(rows, &pause)
 }
 
@@ -76,6 +88,50 @@ fn listeners(count: u32, pause: &Path) -> Result<String> {
         machine::quoted(pause)?
     )?;
     Ok(yaml)
+}
+
+fn listeners_and_worker(count: u32, pause: &Path) -> Result<String> {
+    let listeners = Addresses::for_sockets(count)?.yaml(count);
+    Ok(format!("{listeners}workers:\n{}", worker(0, pause)?))
+}
+
+fn workers(count: u32, pause: &Path) -> Result<String> {
+    let listeners = Addresses::for_sockets(1)?.yaml(1);
+    let workers: Result<String> = (0..count).map(|index| worker(index, pause)).collect();
+    Ok(format!("{listeners}workers:\n{}", workers?))
+}
+
+fn worker(index: u32, pause: &Path) -> Result<String> {
+    let command = machine::quoted(pause)?;
+    Ok(format!(
+        "  w{index}:\n    command: [{command}]\n    listeners: [l0]\n"
+    ))
+}
+
+/// The private memory of two daemons, one of few and one of many, as KiB for each of the difference.
+/// `starts` is how many processes start.
+fn further(
+    name: &str,
+    [few, many]: [u32; 2],
+    yaml: impl Fn(u32) -> Result<String>,
+    starts: impl Fn(u32) -> u32,
+    target: f64,
+) -> Result<Row> {
+    if !machine::allows_sockets(many) {
+        return Ok(Row::skipped(name, "the limit of open files is too low"));
+    }
+    let memory = |count| -> Result<u64> {
+        let config = machine::write_config("large", &yaml(count)?)?;
+        let mut listend = Process::listend(&config)?;
+        let is_started = |line: &str| started_pid(line).is_some();
+        listend.time_until(starts(count) as usize, "started", is_started)?;
+        thread::sleep(SETTLE);
+        let memory = machine::private_memory(listend.pid())?;
+        listend.stop()?;
+        Ok(memory)
+    };
+    let kibibytes = memory(many)?.saturating_sub(memory(few)?) as f64 / f64::from(many - few);
+    Ok(Row::at_most(name, kibibytes, target, "KiB"))
 }
 
 /// One worker with ever more instances.
