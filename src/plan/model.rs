@@ -103,6 +103,7 @@ impl Plan {
         share(listeners.iter_mut().map(|one| &mut one.settings));
         let mut workers: Vec<WorkerPlan> = workers.into_iter().collect();
         share(workers.iter_mut().map(|one| &mut one.lifecycle));
+        share(workers.iter_mut().map(|one| &mut one.environment));
         let listeners = listeners.into_iter().map(Arc::new);
         let workers = workers.into_iter().map(Arc::new);
         let mut plan = Plan {
@@ -451,8 +452,9 @@ pub struct WorkerPlan {
     /// Whether LISTEN_PID is set.
     #[serde(default = "as_always_before")]
     pub listen_pid: bool,
-    /// The whole environment but for the handoff's variables, in order, each name once.
-    pub environment: Vec<(String, Template)>,
+    /// The whole environment but for the handoff's variables, in order, each name once. Shared with workers
+    /// that have the same.
+    pub environment: Arc<Vec<(String, Template)>>,
     /// A folder of its own.
     pub runtime_directory: Option<RuntimeDirectory>,
     /// The settings of its process.

@@ -207,7 +207,7 @@ impl Resolver<'_> {
             listeners,
             handoff: worker.handoff.value.clone(),
             listen_pid: worker.listen_pid,
-            environment,
+            environment: Arc::new(environment),
             runtime_directory,
             launch: LaunchSpec {
                 credentials,

@@ -135,6 +135,7 @@ mod tests {
     use crate::connection::{End, Ends, Protocol};
     use crate::handoff::{ALL, Handoff, PidfdInode};
     use crate::launch_spec::{Limit, Resource};
+    use std::sync::Arc;
 
     fn text(words: &str) -> Template {
         Template {
@@ -176,10 +177,10 @@ mod tests {
         let mut worker = WorkerPlan {
             name: "echo".to_owned(),
             command: vec![text("/bin/echo"), text("a b"), of(Piece::SupervisorPid)],
-            environment: vec![
+            environment: Arc::new(vec![
                 ("PATH".to_owned(), text("/bin")),
                 ("SELF".to_owned(), of(Piece::Listend)),
-            ],
+            ]),
             ..WorkerPlan::default()
         };
         worker.launch.working_directory = Some(text("/tmp"));
@@ -271,7 +272,9 @@ mod tests {
         ] {
             let piece = &piece;
             assert!(!lays_out(&|one| one.command.push(of(piece.clone()))));
-            assert!(!lays_out(&|one| one.environment[0].1 = of(piece.clone())));
+            assert!(!lays_out(&|one| {
+                Arc::make_mut(&mut one.environment)[0].1 = of(piece.clone());
+            }));
             assert!(!lays_out(&|one| {
                 one.launch.working_directory = Some(of(piece.clone()));
             }));
@@ -279,7 +282,7 @@ mod tests {
         assert!(!lays_out(&|one| one.command[0] = text("echo")));
         assert!(!lays_out(&|one| one.output = Output::Tag));
         assert!(!lays_out(&|one| {
-            one.environment.push(("REMOTE_ADDR".to_owned(), text("x")));
+            Arc::make_mut(&mut one.environment).push(("REMOTE_ADDR".to_owned(), text("x")));
         }));
         let worker = worker();
         let told = SpawnInputs {

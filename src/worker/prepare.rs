@@ -509,7 +509,7 @@ fn environment_with<'a>(
     let journal = output.and_then(|target| target.journal_stream);
     let nul = |ContainsNul| PrepareError::Nul("the environment");
     let given = block.count();
-    for (name, value) in &worker.environment {
+    for (name, value) in worker.environment.iter() {
         let is_given = (name == JOURNAL_STREAM && journal.is_some())
             || told.clone().any(|(given, _)| given == name)
             || block.has(name, given);

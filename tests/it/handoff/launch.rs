@@ -75,7 +75,8 @@ fn worker(events: &str, handoff: &'static Dialect, output: Output) -> WorkerPlan
             ("KEPT".to_owned(), literal("yes")),
             // A handoff's own word wins, and stands there once.
             ("REMOTE_ADDR".to_owned(), literal("mine")),
-        ],
+        ]
+        .into(),
         runtime_directory: None,
         sandbox: None,
         forwards: false,
