@@ -7,7 +7,7 @@ use super::reach::{Audience, audience};
 use super::sharing::reuses_port;
 use super::{kernel, kind_causes, option_causes, orphans, release, unix_causes};
 use crate::config::{Endpoint, SocketKind, UnixName};
-use crate::listener::{BindError, BindStep, Obstacle};
+use crate::listener::{BindError, BindStep, OTHER_LIMITS, Obstacle};
 use crate::plan::{ListenerId, ListenerPlan, Plan};
 use crate::report::{Kind, Place, Problem, describe};
 use nix::errno::Errno;
@@ -163,8 +163,12 @@ fn with_cause(problem: Problem, error: &BindError, plan: &Plan, machine: &Machin
     let endpoint = &listener.sockets[error.socket].endpoint;
     let errno = Errno::from_raw(error.errno);
     match error.obstacle {
-        Some(Obstacle::NotASocket(_)) => {
+        Some(Obstacle::NotASocket(what)) => {
             let hint = match endpoint.kind() {
+                SocketKind::MessageQueue if what == OTHER_LIMITS => {
+                    "a queue has its limits for good (mq_open(3)): choose another name, or remove it \
+                     while listend does not run"
+                }
                 SocketKind::Fifo | SocketKind::MessageQueue => {
                     "give it the owner, group and mode of the configuration, or remove it, and \
                      listend creates it"

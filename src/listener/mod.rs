@@ -62,6 +62,7 @@ pub use going::{Going, bind_again, hide};
 pub use identity::PathIdentity;
 pub use in_use::{Connections, Traffic, traffic};
 pub use left::{list_files, remove_left_files, remove_listed_files};
+pub use mqueue::OTHER_LIMITS;
 pub use namespace::in_network_namespace;
 pub use option::{Changed, effective, put_options_back};
 pub use paths::connect_to;

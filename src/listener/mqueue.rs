@@ -19,6 +19,9 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+/// What a queue is called that holds more, fewer or other messages than is asked for.
+pub const OTHER_LIMITS: &str = "a message queue with other limits";
+
 /// Opens the queue, and makes it first where it is not there; `None` if that was only to be tried.
 pub(super) fn open(
     endpoint: &Endpoint,
@@ -45,7 +48,7 @@ pub(super) fn open(
         }
         let effective = limits(fd.as_fd(), &listener.settings.options)?;
         if !created && effective.iter().any(|one| !one.is_as_asked) {
-            return Err(taken(name, "a message queue with other limits"));
+            return Err(taken(name, OTHER_LIMITS));
         }
         Ok((PathIdentity::of(&file), effective))
     })();

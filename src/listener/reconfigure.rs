@@ -176,7 +176,7 @@ impl<'a> Live<'a> {
         if let Endpoint::MessageQueue { name } = endpoint
             && mqueue::limits(fd, &set)?.iter().any(|one| !one.is_as_asked)
         {
-            return Err(mqueue::taken(name, "a message queue with other limits"));
+            return Err(mqueue::taken(name, mqueue::OTHER_LIMITS));
         }
         Ok(())
     }

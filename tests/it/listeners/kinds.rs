@@ -317,6 +317,11 @@ fn a_message_queue() {
         network::send("mqueue", &queue.0, text).expect("send");
         assert_eq!(puppet.ask("read 3"), text);
     }
+    // "cannot be modified" (mq_getattr(3)).
+    let other = listener.replace("NAME", &queue.0).replace(": 7", ": 8");
+    let yaml = format!("listeners: {{ it: {other} }}");
+    let told = world.check(&yaml, &[]).expect_code(69).text();
+    assert!(told.contains("choose another name"), "{told}");
     daemon.stop();
     let left = network::send("mqueue", &queue.0, "nobody");
     assert!(left.is_err(), "removed at the end");
