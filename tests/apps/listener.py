@@ -394,6 +394,46 @@ def by_grpclib(listener):
     asyncio.run(main())
 
 
+def by_bjoern(listener):
+    import bjoern
+
+    listener.setblocking(False)
+    bjoern.server_run(listener, wsgi)
+
+
+def by_picows(listener):
+    import asyncio
+    from picows import WSListener, ws_create_server
+
+    async def main():
+        server = await ws_create_server(lambda _: WSListener(), sock=listener)
+        await until_sigterm().wait()
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(main())
+
+
+def by_zmq(listener):
+    import zmq
+
+    context = zmq.Context()
+    replies = context.socket(zmq.REP)
+    replies.setsockopt(zmq.USE_FD, listener.detach())
+    replies.bind("tcp://127.0.0.1:1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    while True:
+        replies.recv()
+        replies.send(f"pid {os.getpid()}".encode())
+
+
+def by_flipflop(_listener):
+    """It takes descriptor 0, as FastCGI has it."""
+    from flipflop import WSGIServer
+
+    WSGIServer(wsgi).run()
+
+
 def by_dnslib(listener):
     import dnslib.server
     from dnslib import A, QTYPE, RR

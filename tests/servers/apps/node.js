@@ -93,11 +93,23 @@ const ways = {
     app.get('/', plain);
     run(app.getServer ? app.getServer() : app);
   },
+  jayson() {
+    const methods = { pid: (_, done) => done(null, process.pid) };
+    run(new (require('jayson').Server)(methods).tcp());
+  },
+  yoga() {
+    const { createSchema, createYoga } = require('graphql-yoga');
+    const schema = createSchema({
+      typeDefs: 'type Query { pid: Int }',
+      resolvers: { Query: { pid: () => process.pid } },
+    });
+    http(createYoga({ schema, logging: false }));
+  },
   ldapjs() {
     const server = require('ldapjs').createServer();
     server.bind('', (_, response, next) => { response.end(); return next(); });
-    server.listenFD(fd);
-    process.on('SIGTERM', () => server.close());
+    // Its own listenFD() calls what no version of Node has.
+    run(server.server);
   },
   https() {
     const read = (name) => require('node:fs').readFileSync(name);

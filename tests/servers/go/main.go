@@ -19,10 +19,13 @@ import (
 
 	"github.com/coreos/go-systemd/activation"
 	"github.com/gin-gonic/gin"
+	"github.com/gliderlabs/ssh"
 	"github.com/go-chi/chi"
+	"github.com/gorilla/mux"
 	"github.com/labstack/echo"
 	"github.com/miekg/dns"
 	"github.com/valyala/fasthttp"
+	"google.golang.org/grpc"
 )
 
 func body() string { return fmt.Sprintf("pid %d\n", os.Getpid()) }
@@ -130,6 +133,20 @@ func main() {
 		app := chi.NewRouter()
 		app.Get("/", plain)
 		serve(app)
+	case "mux":
+		app := mux.NewRouter()
+		app.HandleFunc("/", plain)
+		serve(app)
+	case "grpc":
+		server := grpc.NewServer()
+		own(server.Serve, func() error { server.GracefulStop(); return nil })
+	case "ssh":
+		server := &ssh.Server{Handler: func(ssh.Session) {}}
+		own(server.Serve, func() error {
+			context, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			return server.Shutdown(context)
+		})
 	case "fasthttp":
 		server := &fasthttp.Server{Handler: func(c *fasthttp.RequestCtx) { c.WriteString(body()) }}
 		own(server.Serve, server.Shutdown)
