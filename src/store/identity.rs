@@ -14,7 +14,7 @@ pub struct Identity(String);
 
 impl Identity {
     /// Of a socket, its cookie (SO_COOKIE, Linux 4.6); of a file, its device and inode. `None` for what
-    /// shares its inode with others of its kind, as an eventfd does, and a pidfd before Linux 6.9.
+    /// is of no file system that shows, as an eventfd and a pidfd.
     pub fn of(fd: impl AsFd) -> Option<Identity> {
         let fd = fd.as_fd();
         match sockopt::get_u64(fd, libc::SOL_SOCKET, libc::SO_COOKIE) {
@@ -43,6 +43,11 @@ impl Identity {
             Some(cookie) => Some(Identity::of_cookie(cookie)),
             None => Identity::of(fd),
         }
+    }
+
+    /// Of a pidfd with an inode of its own.
+    pub fn of_pidfd(inode: u64) -> Identity {
+        Identity(format!("pidfd:{inode:x}"))
     }
 
     fn of_cookie(cookie: u64) -> Identity {

@@ -85,8 +85,9 @@ pub(super) struct Store {
     keeper: Option<Keeper>,
     /// Something of the shell but a process may have changed.
     is_stale: Cell<bool>,
-    /// Which sockets of listend's own are kept: one that is removed and made again is another.
-    own: BTreeMap<Name, Option<Identity>>,
+    /// What is kept under the names that may come to stand for something else: a socket of listend's own that is
+    /// removed and made again, and a main process that another has become.
+    identities: BTreeMap<Name, Option<Identity>>,
     /// What each fact of the shell was when it was written last.
     written: BTreeMap<(&'static str, u64), u64>,
     /// The texts from which definitions in use stem, by their keys.
@@ -118,8 +119,6 @@ pub(super) struct Store {
     unheld: Vec<facts::Socket>,
     /// What it was said that there is no room for.
     told_refused: Refused,
-    /// Whose main process another has become, and the inode of the pidfd that is kept of it.
-    mains: HashMap<ProcessId, Option<u64>>,
     /// The processes that have ended and that another process is to reap, and since when that is waited for.
     unreaped: BTreeMap<ProcessId, Mono>,
 }
@@ -193,7 +192,7 @@ impl Store {
                     let is_only = store.names.insert(name);
                     // Of two that have one name none is known.
                     if OWN.contains(&name) {
-                        store.own.insert(name, identity.filter(|_| is_only));
+                        store.identities.insert(name, identity.filter(|_| is_only));
                     }
                 }
             }
@@ -207,13 +206,6 @@ impl Store {
         }
         store.keeper = Some(keeper);
         store
-    }
-
-    /// Has the pidfd of a main process kept, which another was before.
-    fn main_may_be_another(&mut self, process: ProcessId, inode: Option<u64>) {
-        if self.mains.insert(process, inode) != Some(inode) {
-            self.forget(Name::Process(process.0));
-        }
     }
 
     /// With a keeper, if there is one, which has these sockets and nothing else.
@@ -495,14 +487,10 @@ impl Store {
         }
     }
 
-    /// Has a socket of listend's own kept, and none that was there before it.
-    fn keep_own(&mut self, name: Name, identity: Option<Identity>) {
-        let is_there = identity.is_some();
-        if self.own.insert(name, identity.clone()) != Some(identity) {
+    /// Has nothing kept under a name that was something else than this.
+    fn keep_no_other(&mut self, name: Name, identity: Option<Identity>) {
+        if self.identities.insert(name, identity.clone()) != Some(identity) {
             self.forget(name);
-        }
-        if is_there {
-            self.keep(name);
         }
     }
 

@@ -238,20 +238,22 @@ impl Shell {
             match self.processes.get(id) {
                 Some(process) => {
                     let fact = self.process_fact(id, process);
-                    let inode = fact.inode;
+                    let identity = fact.inode.map(Identity::of_pidfd);
                     lines.push(store.text(&Fact::Process(Box::new(fact))));
                     // That of a connection has no pidfd: it is found by its number. A pipe would be lost.
                     if process.pidfd.is_some() || self.logs.pipe_of(id).is_some() {
+                        let name = Name::Process(id.0);
                         if process.replaced.is_some() {
-                            store.main_may_be_another(id, inode);
+                            store.keep_no_other(name, identity);
                         }
-                        store.keep(Name::Process(id.0));
+                        store.keep(name);
                     }
                 }
                 None => {
                     lines.push(store.gone(("process", id.0)));
-                    store.mains.remove(&id);
-                    store.forget(Name::Process(id.0));
+                    let name = Name::Process(id.0);
+                    store.identities.remove(&name);
+                    store.forget(name);
                 }
             }
         }
@@ -291,7 +293,12 @@ impl Shell {
             store.list_files(&self.sockets);
             for name in OWN {
                 let fd = self.kept_as(&store, name).pop();
-                store.keep_own(name, fd.and_then(Identity::of));
+                let identity = fd.and_then(Identity::of);
+                let is_there = identity.is_some();
+                store.keep_no_other(name, identity);
+                if is_there {
+                    store.keep(name);
+                }
             }
             let facts = self.lasting_facts(&mut store);
             lines.extend(store.differences(&facts, |kind| kind != STORED));
