@@ -221,7 +221,7 @@ impl Shell {
         half_line: Option<&facts::HalfLine>,
     ) {
         let id = ProcessId(fact.key);
-        let found = match find(&fact, &mut kept) {
+        let found = match find(&fact, &mut kept, self.store.is_kept()) {
             Some(found) => found,
             None if fact.rest.is_some() => None,
             None => return,
@@ -335,9 +335,13 @@ fn take(fds: &mut ByName, name: Name) -> Vec<OwnedFd> {
 }
 
 /// The process that a fact is about, if it is still there or its end can still be learned: its pidfd, which
-/// a child that listend is told about by SIGCHLD does not need.
+/// a child that listend is told about by SIGCHLD does not need, unless a keeper is to have it.
 #[expect(clippy::option_option, reason = "it is there; by what it is watched")]
-fn find(fact: &facts::ProcessFact, kept: &mut Vec<OwnedFd>) -> Option<Option<OwnedFd>> {
+fn find(
+    fact: &facts::ProcessFact,
+    kept: &mut Vec<OwnedFd>,
+    has_keeper: bool,
+) -> Option<Option<OwnedFd>> {
     let is_it = |fd: &OwnedFd| match fact.inode {
         Some(inode) => sys::pidfd_inode(fd) == Some(inode),
         None => false,
@@ -347,7 +351,8 @@ fn find(fact: &facts::ProcessFact, kept: &mut Vec<OwnedFd>) -> Option<Option<Own
     }
     // Nobody else reaps our children, so that the number is still its own.
     let is_child = sys::wait(Whom::Pid(fact.pid), Then::Leave).is_ok();
-    if is_child && fact.inode.is_none() && fact.connection.is_some() {
+    let had_none = fact.inode.is_none() && (fact.connection.is_some() || !has_keeper);
+    if is_child && had_none {
         return Some(None);
     }
     let pidfd = sys::open_pidfd(fact.pid).ok()?;

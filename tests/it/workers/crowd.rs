@@ -133,13 +133,39 @@ fn further_instances_take_no_further_descriptors() {
     let open = |instances: usize| {
         let world = World::new();
         let lines = format!("instances: {instances}");
-        let daemon = world.run(&app::yaml("[/bin/sleep, '600']", &lines));
+        let daemon = run(&world, &app::yaml("[/bin/sleep, '600']", &lines));
         daemon.line(&["every eager worker has started"]);
         let open = settled_descriptors(daemon.pid());
+        ask(&world, "upgrade").expect_code(0);
+        assert!(settled_descriptors(daemon.pid()) <= open);
         daemon.stop();
         open
     };
     assert_eq!(open(100), open(1));
+}
+
+// The next listend took those for gone for which it had no descriptor, and started them once more.
+#[test]
+fn an_upgrade_finds_more_processes_than_there_may_be_descriptors() {
+    let Some(prlimit) = require_tool("prlimit") else {
+        return;
+    };
+    let world = World::new();
+    let control = world.path("control.sock");
+    let yaml = app::yaml("[/bin/sleep, '600']", "instances: 150");
+    let daemon = world.run_with(&yaml, |start| {
+        start.through([prlimit.to_str().expect("UTF-8"), "--nofile=140"]);
+        start.words_behind(["--control", control.to_str().expect("UTF-8")]);
+    });
+    let started = || daemon.lines_so_far(&["started, pid"]).len();
+    eventually("all have started, some of them in a second attempt", || {
+        started() == 150
+    });
+    ask(&world, "upgrade").expect_code(0);
+    daemon.line(&["going on where", "processes known: 150"]);
+    ask(&world, "status").expect_code(0);
+    assert_eq!(started(), 150);
+    daemon.stop();
 }
 
 // A second program on the way, another user, one that serves a connection, and one that cannot be executed.
