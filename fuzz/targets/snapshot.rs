@@ -12,7 +12,7 @@ fuzz_target!(|text: &str| {
     let snapshot = reading.snapshot;
     let definitions = snapshot.definitions().into_iter();
     let known = Known {
-        definitions: definitions.map(|key| (key, Lifecycle::default())).collect(),
+        definitions: definitions.map(|key| (key, Lifecycle::default().into())).collect(),
         listeners: Default::default(),
         former: Vec::new(),
         when_done: WhenDone::Hold,
