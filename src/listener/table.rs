@@ -138,12 +138,6 @@ impl SocketTable {
         before.map(|socket| *socket)
     }
 
-    /// Takes out all of them: listend ends.
-    pub fn take_all(&mut self) -> Vec<BoundSocket> {
-        let table = std::mem::take(self);
-        table.sockets.into_values().map(|socket| *socket).collect()
-    }
-
     /// Removes the unix paths, FIFOs and message queues that are still the files that were made
     /// here, and the symbolic links that still lead there, and nothing else.
     ///

@@ -772,8 +772,9 @@ impl Shell {
             return;
         }
         let _lent = self.reserve.lend();
-        for socket in self.sockets.take_all() {
-            self.close_socket(socket);
+        let sockets = std::mem::take(&mut self.sockets);
+        for (path, error) in sockets.remove_paths() {
+            log::warn!("cannot remove {}: {error}", path.display());
         }
     }
 }

@@ -6,7 +6,7 @@ use listend::config::{Endpoint, UnixKind, UnixName};
 use listend::diagnose::{Interface, Machine, Process, Settings, Tried};
 use listend::diagnose::{advise, explain, explain_for_check, held_by_listend, who_reaches};
 use listend::listener::{Adopted, BindError, BindStep, Purpose, bind_all};
-use listend::plan::ListenerId;
+use listend::plan::{ListenerId, SocketKey};
 use listend::report::Kind;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -175,9 +175,8 @@ fn a_listend_of_the_same_configuration_is_no_error_for_check() {
     let plan = plan(&[&[tcp("127.0.0.1:0")], &[stream(&path)]], ACCESS);
     let mut outcome = bound(&plan);
     let real = outcome.bound.at(0)[0].address.clone();
-    let mut sockets = outcome.bound.take_all().into_iter();
-    let (inherited, unix) = (sockets.next().unwrap().fd, sockets.next().unwrap().fd);
-    drop(sockets);
+    let mut take = |key| outcome.bound.take(SocketKey(key)).unwrap().fd;
+    let (inherited, unix) = (take(0), take(1));
     let mut child = Command::new(folder.join("listend"))
         .args(["run", "--config", "listend.yaml"])
         .current_dir(&folder.path)
