@@ -10,6 +10,7 @@ mod binding;
 mod depth;
 mod explaining;
 mod fixture;
+mod flows;
 mod kinds;
 mod late;
 mod namespaces;
