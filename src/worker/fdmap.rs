@@ -7,45 +7,88 @@
 
 use crate::handoff::FIRST_FD;
 use crate::sys::{FdAction, FdSlot};
-use std::borrow::Cow;
 
 /// The actions that bring `sources[i]` to `targets[i]`. No target stands there twice.
 ///
 /// `pipe` is the status pipe; its slot is `sources.len()`, and it only has to survive beside the
-/// targets. Everything that sits on a number where something else goes is first moved above, so
-/// that no order of the sources can overwrite one that is still needed. Above means above the
-/// standard streams too, which are in place by then.
+/// targets. Nothing is placed on a number that is still to be read from: those that read from it come before.
+/// Where they wait for each other in a circle, one is first moved above, and so is the pipe. So there are never
+/// more than a few descriptors beyond those of the parent, and of a worker with thousands of listeners not twice as
+/// many. Above means above the standard streams too, which are in place by then.
 pub fn fd_actions(sources: &[i32], targets: &[i32], pipe: i32) -> Vec<FdAction> {
-    let mut taken = Cow::Borrowed(targets);
-    if !taken.is_sorted() {
-        taken.to_mut().sort_unstable();
-    }
-    let is_target = |fd: &i32| taken.binary_search(fd).is_ok();
-    let above = taken.last().map_or(FIRST_FD, |last| FIRST_FD.max(last + 1));
+    let mut by_target: Vec<(i32, usize)> = targets.iter().copied().zip(0..).collect();
+    by_target.sort_unstable();
+    let what_goes_to = |fd: i32| {
+        let found = by_target.binary_search_by_key(&fd, |(target, _)| *target);
+        found.ok().map(|at| by_target[at].1)
+    };
+    let last = by_target.last().map(|(target, _)| *target);
+    let above = last.map_or(FIRST_FD, |last| FIRST_FD.max(last + 1));
+    let slot = |index: usize| FdSlot(index as u16);
     let mut actions = Vec::with_capacity(sources.len() + 1);
+    if what_goes_to(pipe).is_some() {
+        let slot = slot(sources.len());
+        actions.push(FdAction::Relocate { slot, above });
+    }
+    let mut waits = Waits {
+        for_it: vec![0; sources.len()],
+        waiting: vec![None; sources.len()],
+        is_placed: vec![false; sources.len()],
+    };
     // A source may stand twice in the list (a worker that takes a listener twice), so "is in its
     // place" is asked for each occurrence.
     for (index, (source, target)) in sources.iter().zip(targets).enumerate() {
-        if source != target && is_target(source) {
-            let slot = FdSlot(index as u16);
+        if source == target {
+            actions.push(FdAction::Keep { slot: slot(index) });
+            waits.is_placed[index] = true;
+        } else if let Some(follows) = what_goes_to(*source) {
+            waits.waiting[index] = Some(follows);
+            waits.for_it[follows] += 1;
+        }
+    }
+    let place = |first: Option<usize>, waits: &mut Waits, actions: &mut Vec<FdAction>| {
+        let mut next = first;
+        while let Some(index) = next {
+            let (slot, target) = (slot(index), targets[index]);
+            actions.push(FdAction::Place { slot, target });
+            waits.is_placed[index] = true;
+            next = waits.give_up(index);
+        }
+    };
+    for index in 0..sources.len() {
+        if !waits.is_placed[index] && waits.for_it[index] == 0 {
+            place(Some(index), &mut waits, &mut actions);
+        }
+    }
+    // What is left waits in circles.
+    for index in 0..sources.len() {
+        if !waits.is_placed[index] {
+            let slot = slot(index);
             actions.push(FdAction::Relocate { slot, above });
+            let next = waits.give_up(index);
+            place(next, &mut waits, &mut actions);
         }
     }
-    if is_target(&pipe) {
-        actions.push(FdAction::Relocate {
-            slot: FdSlot(sources.len() as u16),
-            above,
-        });
-    }
-    let places = sources.iter().zip(targets).enumerate();
-    actions.extend(places.map(|(index, (source, target))| {
-        let (slot, target) = (FdSlot(index as u16), *target);
-        match *source == target {
-            true => FdAction::Keep { slot },
-            false => FdAction::Place { slot, target },
-        }
-    }));
     actions
+}
+
+/// Which of the descriptors have to be placed before others.
+struct Waits {
+    /// How many are still to be read from the number where each goes.
+    for_it: Vec<u32>,
+    /// Which one goes to the number that each is read from, if any.
+    waiting: Vec<Option<usize>>,
+    /// What is where it belongs.
+    is_placed: Vec<bool>,
+}
+
+impl Waits {
+    /// A descriptor is not read from its first number any more. What can be placed there now.
+    fn give_up(&mut self, index: usize) -> Option<usize> {
+        let follows = self.waiting[index].take()?;
+        self.for_it[follows] -= 1;
+        (self.for_it[follows] == 0 && !self.is_placed[follows]).then_some(follows)
+    }
 }
 
 /// The numbers from 3 on that are no targets, as ranges (first and last).
@@ -187,6 +230,31 @@ mod tests {
                 let open = table.values().filter(|(_, cloexec)| !cloexec).count();
                 assert_eq!(open, 3, "{order:?}");
             }
+        }
+    }
+
+    // Each was moved above first, and ten thousand listeners took twenty thousand descriptors.
+    #[test]
+    fn few_more_are_open_than_the_parent_has() {
+        let moved = |sources: &[i32], pipe| {
+            let targets: Vec<i32> = (3..).take(sources.len()).collect();
+            let actions = fd_actions(sources, &targets, pipe);
+            let moved = |action: &&FdAction| matches!(action, FdAction::Relocate { .. });
+            actions.iter().filter(moved).count()
+        };
+        let up: Vec<i32> = (8..10_009).collect();
+        assert_eq!(moved(&up, 20_000), 0);
+        assert_eq!(moved(&up, 3), 1);
+        let down: Vec<i32> = (1..10_001).collect();
+        assert_eq!(moved(&down, 20_000), 0);
+        let circle: Vec<i32> = (4..10_004).chain([3]).collect();
+        assert_eq!(moved(&circle, 20_000), 1);
+    }
+
+    #[test]
+    fn one_that_is_taken_twice_is_read_twice() {
+        for sources in [[4, 4, 3], [5, 5, 3], [5, 3, 3], [4, 3, 3], [3, 3, 4]] {
+            check(&sources, 9);
         }
     }
 
