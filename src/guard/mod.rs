@@ -26,6 +26,7 @@ use orphans::Orphans;
 use outbox::Outbox;
 use policy::{End, Next, Policy};
 use socket::NotifySocket;
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -110,6 +111,9 @@ struct Guard {
     barriers: Vec<SharedFd>,
     /// When it was said last that messages count for nothing.
     complained: Option<Duration>,
+    /// The signals without effect that were told of since listend ran: a flood of them would take the room in the
+    /// log from what matters.
+    told: BTreeSet<Signal>,
 }
 
 #[derive(Debug)]
@@ -183,6 +187,7 @@ impl Guard {
             closing: None,
             barriers: Vec::new(),
             complained: None,
+            told: BTreeSet::new(),
         })
     }
 
@@ -245,6 +250,7 @@ impl Guard {
 
     fn execute(&mut self) {
         self.policy.starts();
+        self.told.clear();
         self.outbox.is_relieved();
         let kept = self.store.len();
         let (descriptors, names) = self.store.all();
@@ -384,7 +390,9 @@ impl Guard {
                 kill_at: Some(_),
             } if is_stop => self.kill_orphans(*code),
             Phase::Waits { .. } | Phase::Sweeps { .. } => {
-                log::info!("guard: received {signal} while listend does not run: no effect");
+                if self.told.insert(signal) {
+                    log::info!("guard: received {signal} while listend does not run: no effect");
+                }
             }
         }
     }
