@@ -356,6 +356,14 @@ impl Endpoint {
         }
     }
 
+    /// The port, of an address of the internet.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Endpoint::Inet { address, .. } => Some(address.port()),
+            _ => None,
+        }
+    }
+
     /// The path that listend makes in the file system: a unix socket's or a FIFO's.
     pub fn path(&self) -> Option<&std::path::Path> {
         match self {

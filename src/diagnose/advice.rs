@@ -234,7 +234,7 @@ impl<'p> Adviser<'p> {
         let ports = sockets
             .iter()
             .take_while(|socket| socket.place == asked.socket.place)
-            .filter_map(port_of)
+            .filter_map(|socket| socket.endpoint.port())
             .filter(|port| self.settings.is_ephemeral(*port) && !self.reserved.contains(*port));
         let ports: BTreeSet<u16> = ports.collect();
         let Some(port) = ports.first().copied() else {
@@ -383,14 +383,7 @@ fn ports(plan: &Plan, namespace: Option<&Path>) -> impl Iterator<Item = u16> {
     let listeners =
         listeners.filter(move |one| one.settings.network_namespace.as_deref() == namespace);
     let sockets = listeners.flat_map(|listener| &listener.sockets);
-    sockets.filter_map(port_of)
-}
-
-fn port_of(socket: &SocketPlan) -> Option<u16> {
-    match &socket.endpoint {
-        Endpoint::Inet { address, .. } => Some(address.port()),
-        _ => None,
-    }
+    sockets.filter_map(|socket| socket.endpoint.port())
 }
 
 /// Whether both come from one address text: the same place, transport and port.

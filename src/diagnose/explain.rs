@@ -128,7 +128,7 @@ pub fn explain_for_run(
 /// The addresses on which MPTCP sockets listen at the port of a stream socket. MPTCP and TCP sockets
 /// exclude each other, but a TCP listener is not an MPTCP listener.
 fn mptcp_listeners_on(endpoint: &Endpoint, machine: &Machine) -> Vec<IpAddr> {
-    match (endpoint.kind(), port(endpoint)) {
+    match (endpoint.kind(), endpoint.port()) {
         (SocketKind::Tcp | SocketKind::Mptcp, Some(port)) => machine.mptcp_listeners(port),
         _ => Vec::new(),
     }
@@ -421,13 +421,6 @@ fn same_by_link(one: &Path, other: &Path) -> bool {
     one.file_name() == other.file_name() && folder(one).is_some() && folder(one) == folder(other)
 }
 
-fn port(endpoint: &Endpoint) -> Option<u16> {
-    match endpoint {
-        Endpoint::Inet { address, .. } => Some(address.port()),
-        _ => None,
-    }
-}
-
 fn not_here(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Problem {
     if matches!(endpoint, Endpoint::Vsock { .. }) {
         return kind_causes::vsock_not_here(problem);
@@ -475,7 +468,7 @@ pub(super) fn addresses_here(asked: SocketAddr, machine: &Machine) -> (String, S
 
 fn forbidden(problem: Problem, endpoint: &Endpoint, machine: &Machine) -> Problem {
     let start = machine.settings().unprivileged_start;
-    match port(endpoint) {
+    match endpoint.port() {
         Some(port) if port != 0 && port < start && !machine.process().may_bind_low_ports => problem
             .with_cause(format!(
                 "ports below {start} need CAP_NET_BIND_SERVICE, which user {} does not have here",

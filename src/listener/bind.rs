@@ -365,7 +365,7 @@ impl Binder {
         let port = match bound {
             Some(bound) => {
                 shards::share(bound);
-                port_of(&bound.address)
+                bound.address.port()
             }
             None => self.held_ports.get(first).copied().flatten(),
         };
@@ -390,7 +390,7 @@ impl Binder {
         let there = sockets
             .iter()
             .find(|socket| socket.key == listener.sockets[there].key);
-        let port = there.and_then(|socket| port_of(&socket.address));
+        let port = there.and_then(|socket| socket.address.port());
         let wanted = with_port(&listener.sockets[missing].endpoint, port.unwrap_or(0));
         let result = self.socket(id, listener, missing, &wanted);
         self.file(id, missing, result, sockets);
@@ -409,7 +409,7 @@ impl Binder {
             attempts += 1;
             let first = self.socket(id, listener, index, &listener.sockets[index].endpoint);
             let port = match &first {
-                Ok(Some(socket)) => port_of(&socket.address),
+                Ok(Some(socket)) => socket.address.port(),
                 _ => None,
             };
             let Some(port) = port else {
@@ -483,13 +483,6 @@ fn is_localhost_pair(listener: &ListenerPlan, index: usize) -> bool {
         && loopback_zero(first.1)
         && loopback_zero(second.1)
         && (first.2 || second.2)
-}
-
-pub(super) fn port_of(endpoint: &Endpoint) -> Option<u16> {
-    match endpoint {
-        Endpoint::Inet { address, .. } => Some(address.port()),
-        _ => None,
-    }
 }
 
 fn with_port(endpoint: &Endpoint, port: u16) -> Endpoint {

@@ -1,7 +1,7 @@
 //! Binds one socket, or opens another descriptor, of any kind.
 
 use super::backlog::as_backlog;
-use super::bind::{Binder, port_of};
+use super::bind::Binder;
 use super::bind_error::{BindStep, Failure, Note, NoteKind, Purpose};
 use super::bound::{Artifacts, BoundSocket, FsArtifacts, KnownFlag, Slot};
 use super::identity::remove_if_ours;
@@ -137,7 +137,7 @@ impl Binder {
                 .filter(|_| accepts)
                 .map(|limit| listener.settings.backlog.min(limit)),
             address: ready.address,
-            port_chosen: port_of(&planned.endpoint) == Some(0),
+            port_chosen: planned.endpoint.port() == Some(0),
             identity: ready.identity,
             created: ready.created,
             is_adopted: ready.is_adopted,
@@ -297,7 +297,7 @@ fn finish_unix(
 /// Only the kernel knows the port it chose; every other address is what was asked for, and
 /// asking again would cost a system call for each of thousands of sockets.
 fn with_port_read_back(mut ready: Ready) -> Result<Ready, Failure> {
-    if port_of(&ready.address) == Some(0) {
+    if ready.address.port() == Some(0) {
         ready.address = inherited::bound_to(&ready.fd, &ready.address)?;
     }
     Ok(ready)

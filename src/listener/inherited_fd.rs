@@ -1,5 +1,6 @@
 //! Inspects an inherited descriptor, and compares it with the endpoint of a listener.
 
+use super::unix_path::socket_type;
 use crate::config::{Endpoint, Transport, UnixKind, UnixName};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::net::if_::if_nametoindex;
@@ -165,13 +166,13 @@ impl FoundSocket {
             }
             Endpoint::Unix { kind, name } => {
                 self.domain == Domain::UNIX
-                    && self.kind == unix_type(*kind)
+                    && self.kind == socket_type(*kind)
                     && self.has_name(name, by)
             }
             Endpoint::Vsock { kind, cid, port } => {
                 let address = self.address.as_ref().and_then(SockAddr::as_vsock_address);
                 self.domain == Domain::VSOCK
-                    && self.kind == unix_type(*kind)
+                    && self.kind == socket_type(*kind)
                     && address.is_some_and(|(found, at)| {
                         found == *cid && (at == *port || (*port == u32::MAX && by == By::Name))
                     })
@@ -215,7 +216,7 @@ impl FoundSocket {
             let kinds = [UnixKind::Stream, UnixKind::Datagram, UnixKind::SeqPacket];
             let kind = kinds
                 .into_iter()
-                .find(|kind| unix_type(*kind) == self.kind)?;
+                .find(|kind| socket_type(*kind) == self.kind)?;
             return Some(Endpoint::Unix { kind, name });
         }
         let address = address.as_socket().filter(|address| address.port() != 0)?;
@@ -286,14 +287,6 @@ fn parameters(transport: Transport) -> (Type, Protocol) {
         Transport::Sctp => (Type::STREAM, Protocol::SCTP),
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
         Transport::UdpLite => (Type::DGRAM, Protocol::UDPLITE),
-    }
-}
-
-fn unix_type(kind: UnixKind) -> Type {
-    match kind {
-        UnixKind::Stream => Type::STREAM,
-        UnixKind::Datagram => Type::DGRAM,
-        UnixKind::SeqPacket => Type::SEQPACKET,
     }
 }
 

@@ -5,7 +5,7 @@
 //! about, or [`PreparedReload::undo`] puts everything back. A socket of which nothing is different is not
 //! touched at all.
 
-use super::bind::{Binder, port_of};
+use super::bind::Binder;
 use super::bind_error::{BindError, BindStep, Failure, Note, NoteKind, Purpose};
 use super::bound::BoundSocket;
 use super::identity::{PathIdentity, remove_folders};
@@ -298,7 +298,7 @@ impl<'b, 'p> Work<'b, 'p> {
     fn add(&mut self, id: ListenerId, listener: &ListenerPlan, done: &[bool]) -> Vec<BoundSocket> {
         let is_held = |index: usize| done.get(index).is_some_and(|done| *done);
         let held = listener.keys().map(|key| self.bound.get(key));
-        let ports = held.map(|held| held.and_then(|held| port_of(&held.address)));
+        let ports = held.map(|held| held.and_then(|held| held.address.port()));
         self.binder.held_ports = ports.collect();
         self.binder.add(id, listener, is_held)
     }
@@ -314,7 +314,7 @@ impl<'b, 'p> Work<'b, 'p> {
         let mut rivals: Vec<&BoundSocket> = Vec::new();
         for (socket, _) in new {
             let endpoint = &socket.endpoint;
-            let same_port = port_of(endpoint).and_then(|port| self.retired.get(&port));
+            let same_port = endpoint.port().and_then(|port| self.retired.get(&port));
             for held in same_port.into_iter().flatten() {
                 let configured = self.bound.configured(running, held);
                 if configured.is_some_and(|one| {
@@ -523,7 +523,7 @@ fn going<'b>(bound: &'b SocketTable, merged: &Plan) -> Vec<&'b BoundSocket> {
 fn ports<'b>(sockets: impl Iterator<Item = &'b BoundSocket>) -> HashMap<u16, Vec<&'b BoundSocket>> {
     let mut ports: HashMap<u16, Vec<&BoundSocket>> = HashMap::new();
     for socket in sockets {
-        if let Some(port) = port_of(&socket.address) {
+        if let Some(port) = socket.address.port() {
             ports.entry(port).or_default().push(socket);
         }
     }

@@ -166,7 +166,7 @@ pub(super) fn bind_abstract(kind: UnixKind, name: &str) -> Result<Socket, Failur
     Ok(socket)
 }
 
-fn socket_type(kind: UnixKind) -> Type {
+pub(super) fn socket_type(kind: UnixKind) -> Type {
     match kind {
         UnixKind::Stream => Type::STREAM,
         UnixKind::Datagram => Type::DGRAM,
