@@ -329,7 +329,8 @@ fn uwsgi() {
         "fd://{fd:web}",
         "--master",
         "--processes",
-        "2",
+        // Of two, the master forgets at times to stop the one that has answered nobody yet, and waits for it.
+        "1",
         "--wsgi-file",
         &app,
         "--callable",

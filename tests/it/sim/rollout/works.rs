@@ -90,8 +90,9 @@ impl Life<Rollouts> {
     pub(crate) fn answer_evidence(&mut self, process: ProcessId) {
         let serves = self.processes.get(&process).map(|proc| proc.role.serves);
         let evidence = match serves {
-            // It takes more than one look, and of two in three nothing is ever seen.
+            // It takes more than one look, and of two in three nothing is ever seen; of one in five on good days.
             Some(_) if !self.is_calm() && !process.0.is_multiple_of(3) => Evidence::Hidden,
+            Some(true) if process.0.is_multiple_of(5) => Evidence::Hidden,
             Some(true) => Evidence::Seen,
             Some(false) if !self.is_calm() && self.rng.one_in(50) => Evidence::Hidden,
             Some(false) | None => Evidence::NotYet,
