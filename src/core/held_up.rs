@@ -3,7 +3,8 @@
 //!
 //! Deadlines of workers have passed meanwhile, although what would have kept them may only wait to be read, or
 //! to be sent, since a full socket makes its senders wait (unix(7)). So it is read first, in as many turns as
-//! it takes. Where the first deadline had only just passed ([`LATE`]) nothing shows that it was so.
+//! it takes. Where the first deadline had only just passed ([`LATE`]), or passes only then, nothing shows that it
+//! was so.
 
 use super::time::Mono;
 use std::time::Duration;
