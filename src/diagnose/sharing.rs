@@ -2,8 +2,8 @@
 
 use super::find;
 use super::machine::Machine;
-use crate::config::options::OptionValue;
-use crate::plan::{ListenerPlan, Plan};
+use crate::listener::reuses_port;
+use crate::plan::Plan;
 use crate::report::{Kind, Problem};
 use std::path::Path;
 
@@ -31,10 +31,4 @@ pub fn shared_addresses(plan: &Plan, machine: &Machine, config: &Path) -> Vec<Pr
         Some(problem.with_hint(hint))
     });
     advice.collect()
-}
-
-/// Whether the listener shares its addresses (`reuse_port`).
-pub(super) fn reuses_port(listener: &ListenerPlan) -> bool {
-    let mut options = listener.settings.options.iter();
-    options.any(|set| set.spec.key == "reuse_port" && set.value == OptionValue::Flag(true))
 }

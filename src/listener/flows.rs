@@ -490,7 +490,7 @@ impl FlowGroup {
         if let Some((socket, listener)) = of_table {
             // Without it, nothing steers.
             let _is_none = detach_reuseport_program(&socket.fd);
-            let asks = listener.is_some_and(overlap::asks_for_it);
+            let asks = listener.is_some_and(overlap::reuses_port);
             let _others_may_come = share_port(&socket.fd, asks);
         }
     }

@@ -65,6 +65,7 @@ pub use left::{list_files, remove_left_files, remove_listed_files};
 pub use mqueue::OTHER_LIMITS;
 pub use namespace::in_network_namespace;
 pub use option::{Changed, effective, put_options_back};
+pub use overlap::reuses_port;
 pub use paths::connect_to;
 pub use pending_clients::{Waiters, forget_errors, waiters};
 pub use read_back::Effective;

@@ -69,7 +69,7 @@ pub(super) fn covers(there: &InetBound, wanted: Coverage) -> bool {
 /// The listener with SO_REUSEPORT added; `None` if it has that anyway.
 pub(super) fn shared(listener: &ListenerPlan) -> Option<ListenerPlan> {
     let spec = by_key(REUSE_PORT)?;
-    if asks_for_it(listener) {
+    if reuses_port(listener) {
         return None;
     }
     let mut listener = listener.clone();
@@ -82,7 +82,8 @@ pub(super) fn shared(listener: &ListenerPlan) -> Option<ListenerPlan> {
     Some(listener)
 }
 
-pub(super) fn asks_for_it(listener: &ListenerPlan) -> bool {
+/// Whether the listener shares its addresses (`reuse_port`).
+pub fn reuses_port(listener: &ListenerPlan) -> bool {
     let mut options = listener.settings.options.iter();
     options.any(|one| one.spec.key == REUSE_PORT && one.value == OptionValue::Flag(true))
 }
@@ -103,7 +104,7 @@ pub(super) fn set(socket: &BoundSocket, on: bool) -> io::Result<()> {
 ///
 /// The errors of setsockopt(2).
 pub(super) fn give_back(socket: &BoundSocket, configured: Option<&ListenerPlan>) -> io::Result<()> {
-    let asks = configured.is_some_and(asks_for_it) || socket.slot.get().is_some();
+    let asks = configured.is_some_and(reuses_port) || socket.slot.get().is_some();
     set(socket, asks)
 }
 

@@ -611,8 +611,10 @@ impl PreparedReload<'_> {
                 if let Some(socket) = bound.sockets.get_mut(&planned.key) {
                     socket.listener = *id;
                     socket.shard = planned.shard;
-                    if socket.artifacts.stay == plan.settings.remove_on_stop {
-                        socket.artifacts.stay = !plan.settings.remove_on_stop;
+                    let stay = !plan.settings.remove_on_stop;
+                    // Not written to for nothing: most sockets have none.
+                    if socket.artifacts.stay != stay {
+                        socket.artifacts.stay = stay;
                     }
                     if let Some((changed, backlog)) = self.changed.remove(&planned.key) {
                         socket.effective = changed.effective;

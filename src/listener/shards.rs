@@ -194,7 +194,7 @@ impl SocketTable {
     /// Ends the sharing of addresses of a listener of which each instance had a socket, and does not any more.
     pub(super) fn unshare(&self, listener: &ListenerPlan) {
         let of_it = self.of(listener).filter(|one| is_tcp(&one.address));
-        for socket in of_it.filter(|_| !overlap::asks_for_it(listener)) {
+        for socket in of_it.filter(|_| !overlap::reuses_port(listener)) {
             let _it_is_alone = overlap::set(socket, false);
         }
     }
