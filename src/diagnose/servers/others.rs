@@ -184,10 +184,15 @@ pub(super) fn haproxy(server: &Server) -> Vec<Problem> {
     advice
 }
 
-/// Without a `bind` of the same address and without the flag, puma closes what it is given.
+/// Without a `bind` of the same address and without the flag, puma closes what it is given. With the flag
+/// alone, it binds its default address as well.
 pub(super) fn puma(server: &Server) -> Vec<Problem> {
-    let flags = ["--bind-to-activated-sockets", "--bind", "-b"];
-    if server.has(&flags) || server.worker.listeners.is_empty() {
+    if server.has(&["--bind", "-b"]) || server.worker.listeners.is_empty() {
+        return Vec::new();
+    }
+    let flag = "--bind-to-activated-sockets";
+    let flag = server.has(&[flag]).then(|| server.option(&[flag]));
+    if flag == Some(Some("only")) {
         return Vec::new();
     }
     let file = match (server.option(&["-C", "--config"]), server.folder()) {
@@ -200,10 +205,13 @@ pub(super) fn puma(server: &Server) -> Vec<Problem> {
     let text = file
         .and_then(|file| server.files.text(&file))
         .unwrap_or_default();
-    if text.contains("bind") {
+    if text.contains("bind") || (flag.is_some() && text.contains("port")) {
         return Vec::new();
     }
-    let message =
-        "puma closes the listeners of the worker, and binds 0.0.0.0:9292 itself".to_owned();
-    vec![server.configuration(message, "add `--bind-to-activated-sockets` to the command")]
+    let message = match flag {
+        Some(_) => "puma binds 0.0.0.0:9292 as well, which its successor finds in use",
+        None => "puma closes the listeners of the worker, and binds 0.0.0.0:9292 itself",
+    };
+    let hint = "write `--bind-to-activated-sockets only` in the command";
+    vec![server.configuration(message.to_owned(), hint)]
 }

@@ -265,6 +265,11 @@ fn puma_needs_a_bind_or_the_flag() {
     let at = ["127.0.0.1:9292"];
     let flag = "[puma, --bind-to-activated-sockets=only]";
     assert_told(&advice("puma", flag, &at, &[]), &[]);
+    let flag = "[puma, --bind-to-activated-sockets, only]";
+    assert_told(&advice("puma", flag, &at, &[]), &[]);
+    let flag = "[puma, --bind-to-activated-sockets, config.ru]";
+    let binds = ["puma binds 0.0.0.0:9292 as well"];
+    assert_told(&advice("puma", flag, &at, &[]), &binds);
     let closes = ["puma closes the listeners of the worker"];
     assert_told(&advice("puma", "[puma]", &at, &[]), &closes);
     let file = [("/srv/puma.rb", "bind 'tcp://127.0.0.1:9292'\n")];
