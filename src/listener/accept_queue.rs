@@ -42,7 +42,8 @@ pub struct Depth {
     pub limit: Option<u64>,
     /// The number of packets of clients that the kernel has dropped at this socket since it was
     /// created: a TCP client that tries again counts each time. `None` where nothing is counted: a full
-    /// unix socket, FIFO or message queue makes its clients wait and drops nothing.
+    /// unix socket, FIFO or message queue makes its clients wait and drops nothing; and where more is
+    /// counted than what is lost ([`tcp_drops`]).
     pub drops: Option<u64>,
 }
 
@@ -184,7 +185,7 @@ impl DepthReader {
                 unit: Unit::Connections,
                 depth: Some(queue.depth.into()),
                 limit: Some(queue.limit.into()),
-                drops: Some(queue.drops.into()),
+                drops: tcp_drops(socket, queue.drops),
             });
         }
         read(socket, |inode| {
@@ -282,13 +283,24 @@ fn accept_queue(socket: &BoundSocket, kind: SocketKind) -> io::Result<Numbers> {
     let drops = match kind {
         // An MPTCP listener's drops are counted at a TCP socket that is inside it.
         SocketKind::Mptcp => None,
-        _ => Some(u64::from(Memory::of(socket)?.drops)),
+        _ => tcp_drops(socket, Memory::of(socket)?.drops),
     };
     Ok(Numbers {
         depth: queue.map(|(depth, _)| depth.into()),
         limit: queue.map(|(_, limit)| limit.into()),
         drops,
     })
+}
+
+/// What a TCP listener's count of drops says. With TCP_DEFER_ACCEPT, which a worker can have set too, it
+/// says nothing: the ACK without data with which each client ends its handshake is counted, and no
+/// client is lost (tcp_check_req in net/ipv4/tcp_minisocks.c).
+fn tcp_drops(socket: &BoundSocket, counted: u32) -> Option<u64> {
+    let deferred = || {
+        let time = sockopt::get_int(&socket.fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
+        time.is_ok_and(|time| time > 0)
+    };
+    (counted == 0 || !deferred()).then_some(counted.into())
 }
 
 /// Depth and limit of a TCP listener's accept queue: tcpi_unacked and tcpi_sacked of TCP_INFO

@@ -20,7 +20,11 @@ workers:
 
 /// A daemon whose worker is ready.
 fn ready(world: &World) -> (Daemon, Puppet, Varlink) {
-    let daemon = varlink::run(world, YAML);
+    ready_with(world, YAML)
+}
+
+fn ready_with(world: &World, yaml: &str) -> (Daemon, Puppet, Varlink) {
+    let daemon = varlink::run(world, yaml);
     let mut puppet = world.puppet();
     puppet.ask("notify READY=1");
     daemon.line(&["app.0: ready after"]);
@@ -380,6 +384,27 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [logs] } }
     let finished = printed(&world, &[]).expect_code(1);
     let why = "listener `logs` is dropping: the kernel has dropped some of what clients sent";
     assert!(finished.stderr.contains(why), "{finished:?}");
+    daemon.stop();
+}
+
+#[test]
+fn a_listener_that_defers_its_clients_drops_none_of_them() {
+    let world = World::new();
+    let yaml = YAML.replace(
+        "'127.0.0.1:0'",
+        "{ address: '127.0.0.1:0', defer_accept: 5s }",
+    );
+    let (daemon, mut puppet, mut client) = ready_with(&world, &yaml);
+    // The kernel counts the end of each handshake as dropped.
+    for text in ["one", "two"] {
+        let mut stream = crate::harness::client::tcp(daemon.address("web")).expect("connect");
+        std::io::Write::write_all(&mut stream, text.as_bytes()).expect("write");
+        assert_eq!(puppet.ask("read 3"), text);
+    }
+    let web = listener(&mut client);
+    assert_eq!(web["state"], "listening");
+    assert!(web["sockets"][0]["queue"]["drops"].is_null(), "{web}");
+    printed(&world, &[]).expect_code(0);
     daemon.stop();
 }
 
