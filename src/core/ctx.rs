@@ -4,14 +4,14 @@
 
 use super::effect::Effect;
 use super::event::Event;
-use super::job::{Bad, Replanning};
+use super::job::Replanning;
 use super::listeners::Listeners;
 use super::picture::Drawn;
 use super::signals::SIGKILL;
 use super::snapshot::record::Record;
 use super::time::Mono;
 use super::types::{
-    Answer, ConnectionId, HookKind, Phase, ProcessId, Revision, RunId, Scope, Task, Ticket,
+    Answer, Bad, ConnectionId, HookKind, Phase, ProcessId, Revision, RunId, Scope, Task, Ticket,
 };
 use crate::plan::{ListenerId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -210,8 +210,8 @@ impl Ctx {
             return;
         }
         replanning.added.remove(&worker);
-        replanning.bad = replanning.bad.or(bad);
-        if bad.is_some() {
+        if let Some(bad) = bad {
+            replanning.bad.push(bad);
             // Whoever waits is told at the end.
             return;
         }

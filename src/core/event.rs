@@ -40,7 +40,7 @@ pub enum Event {
 }
 
 /// What happens to listend as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DaemonEvent {
     /// Every instance that is to run from the start on is ready, or has failed once. Comes once.
     Up {
@@ -51,8 +51,8 @@ pub enum DaemonEvent {
     Replanned,
     /// Everything that a reload has changed has happened.
     ReplanDone {
-        /// A new instance that has failed, if there was one.
-        bad: Option<InstanceId>,
+        /// One instance of each worker for which it has not.
+        bad: Vec<InstanceId>,
     },
     /// The first request to stop.
     StopRequested {

@@ -1,6 +1,6 @@
 //! What is under way because somebody has asked for it.
 
-use super::types::{InstanceId, ProcessId, RunId, Ticket};
+use super::types::{Bad, ProcessId, RunId, Ticket};
 use crate::plan::WorkerId;
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ pub(super) struct Resized {
 pub(super) struct Reloading {
     pub(super) ticket: Ticket,
     pub(super) pending: BTreeSet<Pending>,
-    pub(super) failed: Option<InstanceId>,
+    pub(super) bad: Vec<Bad>,
     pub(super) of: u32,
 }
 
@@ -58,15 +58,6 @@ pub(super) enum Pending {
     Run(RunId),
 }
 
-/// What has gone wrong with a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bad {
-    /// This new instance failed: the old definition is kept.
-    WentBack(InstanceId),
-    /// This instance is not running, and nothing replaces it.
-    NotUp(InstanceId),
-}
-
 /// A reload that is not over.
 #[derive(Debug, Clone)]
 pub(super) struct Replanning {
@@ -74,7 +65,8 @@ pub(super) struct Replanning {
     pub(super) pending: BTreeSet<WorkerId>,
     /// The new workers among them, which are done when their instances are ready.
     pub(super) added: BTreeSet<WorkerId>,
-    pub(super) bad: Option<Bad>,
+    /// Of each worker that it did not change as it should, in the order in which that was found.
+    pub(super) bad: Vec<Bad>,
     pub(super) done: u32,
     pub(super) of: u32,
 }

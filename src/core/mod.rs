@@ -79,7 +79,7 @@ pub use snapshot::{Change, FORMAT, Fact, Key, Known, Lent, Reading, Snapshot, Th
 pub use state::{Ending, Launch, State};
 pub use time::Mono;
 pub use types::{
-    Answer, Command, ConnectionId, Degraded, Evidence, ExitStatus, FailureReason, Fault,
+    Answer, Bad, Command, ConnectionId, Degraded, Evidence, ExitStatus, FailureReason, Fault,
     FormerTaker, Health, HookEnd, HookKind, InstanceId, Lane, LastEnd, ListenerCondition,
     ListenerLife, Missing, Next, NotAccepted, Notice, ProcessId, Refusal, Refused, Repaired,
     Revision, RunRole, Scope, Task, Ticket, Use, Waiting, WhenDone,

@@ -11,11 +11,11 @@
 use super::backoff::History;
 use super::ctx::Ctx;
 use super::effect::Effect;
-use super::job::{Bad, Goal, Job, Resized, Waiter};
+use super::job::{Goal, Job, Resized, Waiter};
 use super::run::Run;
 use super::state::State;
 use super::types::{
-    AT_NEXT_CLIENT, Answer, Command, Next, Phase, ProcessId, Refused, RunId, Scope, Ticket,
+    AT_NEXT_CLIENT, Answer, Bad, Command, Next, Phase, ProcessId, Refused, RunId, Scope, Ticket,
 };
 use super::worker::Worker;
 use crate::plan::{Activation, ListenerId};
@@ -469,10 +469,10 @@ impl Worker {
                     }
                 }
                 Some(false) => {
-                    let instance = self.runs[*id].instance;
+                    let bad = Bad::NotUp(self.runs[*id].instance);
                     match job.waiter {
-                        Waiter::Asked(ticket) => ctx.answer(ticket, Answer::Failed { instance }),
-                        Waiter::Reload => ctx.replanned(self.id, Some(Bad::NotUp(instance))),
+                        Waiter::Asked(ticket) => ctx.answer(ticket, Answer::of(vec![bad])),
+                        Waiter::Reload => ctx.replanned(self.id, Some(bad)),
                     }
                     return false;
                 }

@@ -10,7 +10,7 @@ use super::job::{Pending, Reloading};
 use super::run::{Rereading, Run};
 use super::state::State;
 use super::time::Mono;
-use super::types::{Answer, HookKind, InstanceId, ProcessId, Refused, RunId, Scope, Ticket};
+use super::types::{Answer, Bad, HookKind, InstanceId, ProcessId, Refused, RunId, Scope, Ticket};
 use super::worker::Worker;
 use crate::config::Ready;
 use crate::plan::ReloadBy;
@@ -78,7 +78,7 @@ impl Worker {
             self.reloads.push(Reloading {
                 ticket,
                 pending,
-                failed: None,
+                bad: Vec::new(),
                 of,
             });
         }
@@ -164,17 +164,14 @@ impl Worker {
                 return true;
             }
             if !well {
-                reload.failed.get_or_insert(instance);
+                reload.bad.push(Bad::NotUp(instance));
             }
             let left = u32::try_from(reload.pending.len()).unwrap_or(u32::MAX);
             let (done, of) = (reload.of.saturating_sub(left), reload.of);
             ctx.answer(reload.ticket, Answer::Progress { done, of });
             if left == 0 {
-                let answer = match reload.failed {
-                    None => Answer::Done,
-                    Some(instance) => Answer::Failed { instance },
-                };
-                ctx.answer(reload.ticket, answer);
+                let bad = std::mem::take(&mut reload.bad);
+                ctx.answer(reload.ticket, Answer::of(bad));
             }
             left > 0
         });

@@ -9,11 +9,11 @@ use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::{DaemonEvent, Event};
 use super::input::{Configuration, WorkerUpdate};
-use super::job::{Bad, Replanning, Resized};
+use super::job::{Replanning, Resized};
 use super::machine::Core;
 use super::rollout::Target;
 use super::state::State;
-use super::types::{Answer, Phase, Refused, RunId};
+use super::types::{Answer, Bad, Phase, Refused, RunId};
 use super::worker::Worker;
 use crate::plan::{Lifecycle, WorkerId};
 use std::collections::BTreeSet;
@@ -279,7 +279,7 @@ impl Core {
             of,
             pending,
             added,
-            bad: None,
+            bad: Vec::new(),
             done: 0,
         });
         if let Some(ticket) = new.ticket
@@ -363,19 +363,10 @@ impl Core {
             return;
         };
         self.ctx.emit(Event::Daemon(DaemonEvent::ReplanDone {
-            bad: replanning.bad.map(|bad| match bad {
-                Bad::WentBack(instance) | Bad::NotUp(instance) => instance,
-            }),
+            bad: replanning.bad.iter().map(|bad| bad.instance()).collect(),
         }));
         if let Some(ticket) = replanning.ticket {
-            self.ctx.answer(
-                ticket,
-                match replanning.bad {
-                    None => Answer::Done,
-                    Some(Bad::WentBack(instance)) => Answer::RolledBack { instance },
-                    Some(Bad::NotUp(instance)) => Answer::Failed { instance },
-                },
-            );
+            self.ctx.answer(ticket, Answer::of(replanning.bad));
         }
     }
 

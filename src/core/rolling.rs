@@ -24,12 +24,13 @@ use super::backoff::History;
 use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::{Event, RolloutEvent};
-use super::job::Bad;
 use super::rollout::{At, Course, Definition, Rollout, Step, StepStage, Target};
 use super::run::Run;
 use super::shards::has_shards;
 use super::state::State;
-use super::types::{Answer, Degraded, InstanceId, Next, Phase, Refused, RunId, RunRole, Ticket};
+use super::types::{
+    Answer, Bad, Degraded, InstanceId, Next, Phase, Refused, RunId, RunRole, Ticket,
+};
 use super::worker::Worker;
 use crate::config::Order;
 use crate::plan::Lifecycle;
@@ -638,16 +639,10 @@ impl Worker {
         } else {
             ctx.failing.insert(self.id);
         }
-        for ticket in std::mem::take(&mut rollout.tickets) {
-            ctx.answer(
-                ticket,
-                match rollout.back {
-                    None => Answer::Done,
-                    Some(Degraded { instance, .. }) => Answer::RolledBack { instance },
-                },
-            );
-        }
         let bad = rollout.back.map(|bad| Bad::WentBack(bad.instance));
+        for ticket in std::mem::take(&mut rollout.tickets) {
+            ctx.answer(ticket, Answer::of(bad.into_iter().collect()));
+        }
         if bad.is_some() || !self.begin_to_watch(ctx, rollout) {
             ctx.drawn.hold(course, Course::Over);
             self.forget_revisions(ctx);

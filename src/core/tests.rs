@@ -35,6 +35,22 @@ const APP_0: InstanceId = InstanceId {
     generation: 1,
 };
 
+fn progress(done: u32, of: u32) -> Answer {
+    Answer::Progress { done, of }
+}
+
+impl Answer {
+    /// The last one, where this new instance failed.
+    fn went_back(instance: InstanceId) -> Answer {
+        Answer::of(vec![Bad::WentBack(instance)])
+    }
+
+    /// The last one, where this instance is not as requested.
+    fn not_up(instance: InstanceId) -> Answer {
+        Answer::of(vec![Bad::NotUp(instance)])
+    }
+}
+
 /// A core with one worker, and what it wanted so far.
 struct Rig {
     core: Core,

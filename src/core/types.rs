@@ -387,7 +387,7 @@ pub enum Repaired {
 }
 
 /// What came of a [`Command`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// So many instances are where they are wanted; the first time, none.
     Progress {
@@ -398,10 +398,11 @@ pub enum Answer {
     },
     /// All is done. Nothing follows.
     Done,
-    /// This instance did not reach the requested state; the others are unchanged. The last answer.
+    /// These did not get where they are wanted; the others are as they are, and for a reload of the
+    /// configuration all else is done. The last answer.
     Failed {
-        /// The instance.
-        instance: InstanceId,
+        /// At least one.
+        bad: Vec<Bad>,
     },
     /// This listener could not be bound, which is retried; the worker starts when it is bound. The
     /// last answer.
@@ -411,13 +412,35 @@ pub enum Answer {
         /// When it is tried again; `None` is when its address comes.
         again_in: Option<Duration>,
     },
-    /// This new instance failed, and the old definition keeps serving. The last answer.
-    RolledBack {
-        /// The instance.
-        instance: InstanceId,
-    },
     /// Nothing was done, or no more will be. Nothing follows.
     Refused(Refused),
+}
+
+impl Answer {
+    /// The last one, where these did not get where they are wanted.
+    pub(super) fn of(bad: Vec<Bad>) -> Answer {
+        match bad.is_empty() {
+            true => Answer::Done,
+            false => Answer::Failed { bad },
+        }
+    }
+}
+
+/// What did not get where a command or a reload wanted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bad {
+    /// This new instance failed: the old definition keeps serving.
+    WentBack(InstanceId),
+    /// This instance is not as requested, and nothing replaces it.
+    NotUp(InstanceId),
+}
+
+impl Bad {
+    /// The one that failed.
+    pub fn instance(self) -> InstanceId {
+        let (Bad::WentBack(instance) | Bad::NotUp(instance)) = self;
+        instance
+    }
 }
 
 /// Why a command is not carried out.

@@ -8,7 +8,7 @@ use log::Level;
 pub(super) fn event_text(event: &Event, context: &Context<'_>) -> (Level, String) {
     let worker_name = |worker| words::worker_name(context.definitions, worker);
     let (subject, (level, words)) = match *event {
-        Event::Daemon(event) => return daemon::text(event, context),
+        Event::Daemon(ref event) => return daemon::text(event, context),
         Event::Listener(listener, event) => (
             format!("listener {}", context.plan.listener_name(listener)),
             listener::text(listener, event, context),
@@ -76,5 +76,5 @@ pub(super) use exit::{exit_code, exit_signal, status_words};
 pub(super) use origin::arrival;
 pub(super) use words::{
     Context, OutOfMemory, damage, disturbance, duration, hook_word, instance_name,
-    serves_connections,
+    serves_connections, with_generation,
 };

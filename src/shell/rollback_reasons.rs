@@ -17,7 +17,7 @@ pub(super) struct RollbackReasons {
     /// Why the processes of connections failed last.
     connections: HashMap<WorkerId, String>,
     /// Why a `reload_command` failed, until the next request for its worker.
-    reloads: HashMap<WorkerId, (InstanceId, String)>,
+    reloads: HashMap<InstanceId, String>,
     /// The workers whose [`Lasting`] reasons have changed since that was asked.
     changed: BTreeSet<WorkerId>,
 }
@@ -58,8 +58,7 @@ impl RollbackReasons {
 
     /// Why an instance did not read its configuration again.
     pub(super) fn of_reload(&self, instance: InstanceId) -> Option<&str> {
-        let (of, words) = self.reloads.get(&instance.worker)?;
-        (*of == instance).then_some(words.as_str())
+        self.reloads.get(&instance).map(String::as_str)
     }
 
     /// Why the processes of connections fail.
@@ -68,7 +67,7 @@ impl RollbackReasons {
     }
 
     pub(super) fn forget_reload(&mut self, worker: WorkerId) {
-        self.reloads.remove(&worker);
+        self.reloads.retain(|instance, _| instance.worker != worker);
     }
 
     /// The worker is another one.
@@ -78,7 +77,7 @@ impl RollbackReasons {
             self.changed.insert(worker);
         }
         self.ends.retain(|instance, _| instance.worker != worker);
-        self.reloads.remove(&worker);
+        self.forget_reload(worker);
     }
 
     fn rolled_back(&mut self, instance: InstanceId, reason: RollbackReason) {

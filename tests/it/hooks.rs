@@ -413,6 +413,21 @@ fn the_command_that_reloads_is_waited_for_and_knows_the_main_process() {
     daemon.stop();
 }
 
+// Only the first was named.
+#[test]
+fn every_instance_whose_reload_command_fails_is_named() {
+    let world = World::new();
+    let daemon = run(&world, "instances: 2\nreload_command: [sh, -c, 'exit 6']");
+    let _instances = world.puppets(2);
+    daemon.lines(&["app.", "started"], 2);
+    let told = ask(&world, "reload app").expect_code(1);
+    for name in ["app.0", "app.1"] {
+        let why = format!("{name}: reload_command exited with exit status 6");
+        assert!(told.stderr.contains(&why), "{told:?}");
+    }
+    daemon.stop();
+}
+
 #[test]
 fn who_cannot_be_reloaded_is_named_with_the_reason() {
     let world = World::new();

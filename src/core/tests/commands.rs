@@ -10,10 +10,6 @@ const WEB: ListenerId = ListenerId(0);
 const FINE: ExitStatus = ExitStatus::Code(0);
 const BAD: ExitStatus = ExitStatus::Code(1);
 
-fn progress(done: u32, of: u32) -> Answer {
-    Answer::Progress { done, of }
-}
-
 fn refused(why: Refused) -> Answer {
     Answer::Refused(why)
 }
@@ -28,7 +24,7 @@ fn ask_one(crew: &mut Crew, number: u64, index: u32, command: Command) -> Vec<(u
         command,
     });
     let answer = |effect: &Effect| match effect {
-        Effect::Answer { ticket, answer } => Some((ticket.0, *answer)),
+        Effect::Answer { ticket, answer } => Some((ticket.0, answer.clone())),
         _ => None,
     };
     crew.effects.iter().filter_map(answer).collect()
@@ -92,7 +88,7 @@ fn restarts_of_several_instances_are_one_rollout() {
     crew.forget();
     crew.says(app(1, 2), Notice::Ready);
     crew.exits(crew.program(app(1, 1)), FINE);
-    assert_eq!(crew.answers()[3..], [Answer::Done; 3]);
+    assert_eq!(crew.answers()[3..], [const { Answer::Done }; 3]);
     assert!(crew.find(app(2, 1), Task::Program).is_some());
 }
 

@@ -177,7 +177,7 @@ impl Crew {
 
     pub(super) fn answers(&self) -> Vec<Answer> {
         let answer = |effect: &Effect| match effect {
-            Effect::Answer { answer, .. } => Some(*answer),
+            Effect::Answer { answer, .. } => Some(answer.clone()),
             _ => None,
         };
         self.effects.iter().filter_map(answer).collect()

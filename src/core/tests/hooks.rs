@@ -96,10 +96,7 @@ fn listend_ends_when_the_last_command_has() {
 #[test]
 fn an_instance_is_reloaded_by_its_command_and_the_answer_waits_for_it() {
     use crate::plan::ReloadBy;
-    for (status, answer) in [
-        (FINE, Answer::Done),
-        (BAD, Answer::Failed { instance: APP_0 }),
-    ] {
+    for (status, answer) in [(FINE, Answer::Done), (BAD, Answer::not_up(APP_0))] {
         let mut crew = Crew::new(|life| life.reload = Some(ReloadBy::Command(seconds(5))));
         crew.ask(Command::Reload);
         assert_eq!(crew.answers(), [Answer::Progress { done: 0, of: 1 }]);
@@ -108,12 +105,28 @@ fn an_instance_is_reloaded_by_its_command_and_the_answer_waits_for_it() {
     }
 }
 
+// Only the first was named.
+#[test]
+fn every_instance_whose_reload_command_fails_is_named() {
+    use crate::plan::ReloadBy;
+    let mut crew = Crew::new(|life| {
+        life.reload = Some(ReloadBy::Command(seconds(5)));
+        life.instances = 3;
+    });
+    crew.ask(Command::Reload);
+    for (index, status) in [(2, BAD), (1, FINE), (0, BAD)] {
+        crew.exits(crew.hook(app(index, 1), HookKind::Reload), status);
+    }
+    let bad = [2, 0].map(|index| Bad::NotUp(app(index, 1))).to_vec();
+    assert_eq!(crew.answers().last(), Some(&Answer::Failed { bad }));
+}
+
 // sd_notify(3): RELOADING=1, and READY=1 when that is over.
 #[test]
 fn who_says_that_it_reads_its_configuration_again_is_waited_for() {
     use crate::config::Ready;
     use crate::plan::ReloadBy;
-    let failed = Answer::Failed { instance: APP_0 };
+    let failed = Answer::not_up(APP_0);
     let by_command = ReloadBy::Command(seconds(5));
     for by in [ReloadBy::Signal(1), by_command] {
         let begun = || {
@@ -229,10 +242,7 @@ fn no_command_beside_an_instance_outlives_it() {
         crew.exits(hook, killed_by(SIGKILL));
     }
     assert!(crew.effects.contains(&Effect::Exit { code: 0 }));
-    assert_eq!(
-        crew.answers().last(),
-        Some(&Answer::Failed { instance: APP_0 })
-    );
+    assert_eq!(crew.answers().last(), Some(&Answer::not_up(APP_0)));
 }
 
 #[test]
@@ -387,6 +397,6 @@ fn who_waits_for_a_command_that_is_not_started_any_more_is_told() {
     crew.core.handle(crew.now, Input::Stop);
     crew.take();
     assert_eq!(crew.find(APP_0, Task::Hook(HookKind::Reload)), None);
-    let failed = Answer::Failed { instance: APP_0 };
+    let failed = Answer::not_up(APP_0);
     assert_eq!(crew.answers().last(), Some(&failed));
 }

@@ -113,10 +113,6 @@ impl Obedient {
     }
 }
 
-fn progress(done: u32, of: u32) -> Answer {
-    Answer::Progress { done, of }
-}
-
 #[test]
 fn what_is_stopped_stays_so_until_it_is_started() {
     let mut app = Obedient::new(2, Activation::Eager);
@@ -160,7 +156,7 @@ fn a_restart_goes_back_at_the_first_that_does_not_come_up() {
         generation: 2,
         ..APP_0
     };
-    assert_eq!(answers, [progress(0, 3), Answer::RolledBack { instance }]);
+    assert_eq!(answers, [progress(0, 3), Answer::went_back(instance)]);
     assert_eq!((app.running(), app.fewest), (3, 3));
     assert_eq!(app.spawned, 4);
 }
@@ -264,7 +260,7 @@ fn one_instance_is_replaced_and_the_others_go_on() {
         ..APP_0
     };
     let answers = app.ask_of(Some(2), Command::Restart);
-    assert_eq!(answers, [progress(0, 1), Answer::RolledBack { instance }]);
+    assert_eq!(answers, [progress(0, 1), Answer::went_back(instance)]);
     assert_eq!(app.running(), 3);
     assert!(app.core.is_degraded(APP));
     app.launches = true;

@@ -85,7 +85,7 @@ fn another_definition_is_rolled_out_and_the_old_one_retired() {
     };
     assert_eq!(retire(&crew), 0);
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
-    assert!(crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: None })));
+    assert!(crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: Vec::new() })));
     assert_eq!(crew.answers().last(), Some(&Answer::Done));
     // It can be gone back to as long as the new one is watched.
     crew.pass(seconds(30) - Duration::from_nanos(1));
@@ -148,9 +148,9 @@ fn a_reload_takes_over_what_another_has_begun() {
         worker: OTHER,
         ..APP_0
     };
-    assert!(!crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: None })));
+    assert!(!crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: Vec::new() })));
     crew.says(instance, Notice::Ready);
-    assert!(crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: None })));
+    assert!(crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: Vec::new() })));
     assert_eq!(crew.answers().last(), Some(&Answer::Done));
 }
 
@@ -257,16 +257,46 @@ fn a_reload_that_changes_settings_is_over_when_the_rollout_under_way_is() {
     });
     crew.forget();
     crew.reload(WorkerUpdate::Settings { life: other.into() });
-    assert!(!crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: None })));
+    assert!(!crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: Vec::new() })));
     let instance = app(0, 2);
     crew.exits(crew.program(instance), ExitStatus::Code(1));
     assert!(crew.told(Event::Daemon(DaemonEvent::ReplanDone {
-        bad: Some(instance)
+        bad: vec![instance]
     })));
-    assert_eq!(
-        crew.answers().last(),
-        Some(&Answer::RolledBack { instance })
-    );
+    assert_eq!(crew.answers().last(), Some(&Answer::went_back(instance)));
+}
+
+// Only the first was named.
+#[test]
+fn a_reload_names_every_worker_that_went_back_or_did_not_start() {
+    let lives = vec![life(|_| {}), life(|_| {})];
+    let mut crew = Crew::of(Core::new(lives, WhenDone::Hold));
+    let third = WorkerId(2);
+    let definition = || WorkerUpdate::Definition {
+        life: life(|_| {}).into(),
+    };
+    let added = WorkerUpdate::Added {
+        life: life(|life| life.ready = crate::config::Ready::Notify).into(),
+    };
+    crew.forget();
+    crew.give(Input::Configure(Box::new(Configuration {
+        ticket: Some(Ticket(2)),
+        workers: vec![(APP, definition()), (OTHER, definition()), (third, added)],
+        ..Configuration::default()
+    })));
+    let first_of = |worker, generation| InstanceId {
+        worker,
+        index: 0,
+        generation,
+    };
+    let bad = [first_of(OTHER, 2), app(0, 2), first_of(third, 1)];
+    for instance in bad {
+        crew.exits(crew.program(instance), ExitStatus::Code(1));
+    }
+    assert!(crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: bad.to_vec() })));
+    let [back, other, new] = bad;
+    let bad = vec![Bad::WentBack(back), Bad::WentBack(other), Bad::NotUp(new)];
+    assert_eq!(crew.answers().last(), Some(&Answer::Failed { bad }));
 }
 
 // It was told that the instance had failed; and the place that it waited for may be another's by
@@ -284,8 +314,11 @@ fn who_waits_for_a_worker_that_is_removed_is_told_at_once() {
         crew.exits(crew.program(instance), killed_by(SIGTERM));
     }
     let superseded = crew.answers().iter().filter(|one| **one == refused).count();
-    let failed = |answer: &Answer| matches!(answer, Answer::Failed { .. });
-    assert_eq!((superseded, crew.answers().iter().any(failed)), (1, false));
+    let has_failed = |answer: &Answer| matches!(answer, Answer::Failed { .. });
+    assert_eq!(
+        (superseded, crew.answers().iter().any(has_failed)),
+        (1, false)
+    );
     assert_eq!(gone(&crew, APP), 1);
 }
 
@@ -431,10 +464,7 @@ fn nobody_waits_for_what_a_rollback_keeps() {
     crew.exits(crew.program(app(0, 2)), ExitStatus::Code(1));
     assert_eq!(runs_of(&crew, OTHER), [revision]);
     let instance = app(0, 2);
-    assert_eq!(
-        crew.answers().last(),
-        Some(&Answer::RolledBack { instance })
-    );
+    assert_eq!(crew.answers().last(), Some(&Answer::went_back(instance)));
 }
 
 /// A worker whose rollout was rolled back.

@@ -17,10 +17,6 @@ fn rolling(instances: u32, change: impl Fn(&mut Lifecycle)) -> Crew {
     crew
 }
 
-fn progress(done: u32, of: u32) -> Answer {
-    Answer::Progress { done, of }
-}
-
 #[test]
 fn an_old_instance_is_asked_to_stop_when_the_new_one_has_been_ready_long_enough() {
     let mut crew = rolling(1, |_| {});
@@ -114,7 +110,7 @@ fn on_the_way_back_they_are_not_mixed_either() {
     crew.pass(seconds(2));
     let instance = app(0, 2);
     let all = crew.answers();
-    assert_eq!(all.last(), Some(&Answer::RolledBack { instance }));
+    assert_eq!(all.last(), Some(&Answer::went_back(instance)));
 }
 
 #[test]
@@ -143,7 +139,7 @@ fn a_new_instance_that_ends_too_soon_leaves_the_old_ones_as_they_are() {
     )));
     assert_eq!(
         crew.answers(),
-        [progress(0, 2), Answer::RolledBack { instance }]
+        [progress(0, 2), Answer::went_back(instance)]
     );
     crew.pass(seconds(100));
     assert_eq!(crew.programs(), Crew::first(&[app(0, 1), app(1, 1)]));
@@ -162,10 +158,7 @@ fn no_other_takes_a_place_at_the_moment_that_one_is_no_good() {
         assert_eq!(old.map(|process| crew.signals(process).len()), [0, 0]);
         let instance = app(ends, 2);
         crew.exits(crew.program(app(1 - ends, 2)), killed_by(SIGTERM));
-        assert_eq!(
-            crew.answers().last(),
-            Some(&Answer::RolledBack { instance })
-        );
+        assert_eq!(crew.answers().last(), Some(&Answer::went_back(instance)));
         assert_eq!(crew.programs(), Crew::first(&[app(0, 1), app(1, 1)]));
     }
 }
@@ -205,7 +198,7 @@ fn what_was_replaced_already_is_replaced_back() {
     assert_eq!(crew.programs(), Crew::first(&[app(0, 3), app(1, 1)]));
     let instance = app(1, 2);
     // What went back is not counted as done.
-    assert_eq!(crew.answers(), [Answer::RolledBack { instance }]);
+    assert_eq!(crew.answers(), [Answer::went_back(instance)]);
     let retire = Effect::Retire {
         worker: APP,
         needed: Some(first),

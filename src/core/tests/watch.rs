@@ -26,10 +26,6 @@ fn replaced(instances: u32, count: u32, change: impl Fn(&mut Lifecycle)) -> Crew
     crew
 }
 
-fn progress(done: u32, of: u32) -> Answer {
-    Answer::Progress { done, of }
-}
-
 fn revisions(crew: &Crew) -> Vec<Revision> {
     crew.programs()
         .iter()
@@ -67,10 +63,7 @@ fn a_crash_of_what_was_promoted_fails_the_rollout_while_it_lasts() {
         crew.programs(),
         Crew::first(&[app(0, 3), app(1, 1), app(2, 1), app(3, 1)])
     );
-    assert_eq!(
-        crew.answers().last(),
-        Some(&Answer::RolledBack { instance })
-    );
+    assert_eq!(crew.answers().last(), Some(&Answer::went_back(instance)));
 }
 
 #[test]
@@ -175,10 +168,7 @@ fn a_restart_after_a_rollback_is_by_the_configuration_in_force() {
     assert_eq!(revisions(&crew), [OLD, NEW]);
     let new = crew.programs()[1].0;
     crew.exits(crew.program(new), CRASH);
-    assert_eq!(
-        crew.answers().last(),
-        Some(&Answer::RolledBack { instance: new })
-    );
+    assert_eq!(crew.answers().last(), Some(&Answer::went_back(new)));
     assert!(crew.core.degraded(APP).is_some());
     crew.ask(Command::Restart);
     crew.pass(seconds(2));
@@ -219,10 +209,7 @@ fn a_restart_of_what_does_not_run_ends_with_the_first_crash() {
     crew.exits(crew.program(APP_0), killed_by(SIGTERM));
     crew.ask(Command::Restart);
     crew.exits(crew.program(APP_0), CRASH);
-    assert_eq!(
-        crew.answers().last(),
-        Some(&Answer::Failed { instance: APP_0 })
-    );
+    assert_eq!(crew.answers().last(), Some(&Answer::not_up(APP_0)));
 }
 
 // It waited for the limit of the old definition, or for ever without one.
@@ -234,10 +221,7 @@ fn the_way_back_does_not_wait_for_what_crashes() {
     crew.exits(crew.program(app(0, 3)), CRASH);
     assert!(!crew.core.is_rolling(APP));
     let instance = app(0, 2);
-    assert_eq!(
-        crew.answers().last(),
-        Some(&Answer::RolledBack { instance })
-    );
+    assert_eq!(crew.answers().last(), Some(&Answer::went_back(instance)));
     crew.pass(seconds(1));
     assert_eq!(crew.programs(), Crew::first(&[app(0, 3), app(1, 1)]));
 }
@@ -267,9 +251,9 @@ fn a_reload_waits_for_the_instances_that_it_adds_and_takes_away() {
     crew.reload(more(2));
     let instance = app(1, 1);
     crew.exits(crew.program(instance), CRASH);
-    assert_eq!(crew.answers().last(), Some(&Answer::Failed { instance }));
+    assert_eq!(crew.answers().last(), Some(&Answer::not_up(instance)));
     assert!(crew.told(Event::Daemon(DaemonEvent::ReplanDone {
-        bad: Some(instance)
+        bad: vec![instance]
     })));
 }
 
@@ -308,7 +292,7 @@ fn a_command_that_was_interrupted_can_be_asked_again() {
             Effect::Answer {
                 ticket: Ticket(it),
                 answer,
-            } if *it == ticket => Some(*answer),
+            } if *it == ticket => Some(answer.clone()),
             _ => None,
         };
         crew.effects.iter().filter_map(of_it).collect()

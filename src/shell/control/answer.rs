@@ -9,7 +9,7 @@ use crate::control::{
     Access, Argument, Call, DescriptionReply, Error, MetricsReply, Progress, Reply, Request,
     description, info,
 };
-use crate::core::{Answer, Facts, Input, InstanceId, Refused, State, Ticket};
+use crate::core::{Answer, Bad, Facts, Input, InstanceId, Refused, State, Ticket};
 use crate::plan::{ListenerId, Plan, WorkerId};
 use crate::shell::metrics::Job;
 use crate::shell::token::{ClientId, ControlPart};
@@ -22,6 +22,10 @@ use std::time::Duration;
 
 /// More instances are no worker's.
 const MOST_INSTANCES: u32 = 10_000;
+
+/// Where more have failed, the others are named without a reason, which `status` has: an answer has its limit
+/// (`MAX_WAITING`).
+const REASONS: usize = 20;
 
 impl Shell {
     /// With a control socket.
@@ -331,16 +335,12 @@ impl Shell {
                     }),
                 );
             }
-            Answer::Failed { instance } => {
-                let reason = self.why_failed(instance);
+            Answer::Failed { bad } => {
+                let reason = self.why_all(&bad);
                 self.fail(id, &Error::Failed { reason });
             }
             Answer::NotBound { listener, again_in } => {
                 self.tell_not_bound(ticket, listener, again_in);
-            }
-            Answer::RolledBack { instance } => {
-                let reason = self.why_rolled_back(instance);
-                self.fail(id, &Error::Failed { reason });
             }
             Answer::Refused(why) => {
                 let reason = refusal(why).to_owned();
@@ -370,6 +370,23 @@ impl Shell {
         );
         let reason = format!("{why}; {again}, and the worker starts then");
         self.fail(id, &Error::Failed { reason });
+    }
+
+    /// A line for each.
+    fn why_all(&self, bad: &[Bad]) -> String {
+        let why = bad.iter().take(REASONS).map(|bad| match *bad {
+            Bad::WentBack(instance) => self.why_rolled_back(instance),
+            Bad::NotUp(instance) => self.why_failed(instance),
+        });
+        let mut lines: Vec<String> = why.collect();
+        let others = bad.iter().skip(REASONS);
+        let others =
+            others.map(|bad| event_text::with_generation(&self.definitions, bad.instance()));
+        let others: Vec<String> = others.collect();
+        if !others.is_empty() {
+            lines.push(format!("failed as well: {}", others.join(", ")));
+        }
+        lines.join("\n")
     }
 
     fn why_failed(&self, instance: InstanceId) -> String {

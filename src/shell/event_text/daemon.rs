@@ -1,12 +1,12 @@
 //! What happens to listend as a whole.
 
 use super::cause;
-use super::words::{Context, count};
+use super::words::{Context, count, with_generation};
 use crate::core::DaemonEvent;
 use log::Level;
 
-pub(super) fn text(event: DaemonEvent, context: &Context<'_>) -> (Level, String) {
-    match event {
+pub(super) fn text(event: &DaemonEvent, context: &Context<'_>) -> (Level, String) {
+    match *event {
         DaemonEvent::Up { failed: 0 } => {
             let mut workers = context.plan.workers();
             let words = match workers.any(|(_, one)| cause::starts_blindly(one)) {
@@ -26,12 +26,18 @@ pub(super) fn text(event: DaemonEvent, context: &Context<'_>) -> (Level, String)
             let line = "reloaded: the new configuration is in effect";
             (Level::Info, line.to_owned())
         }
-        DaemonEvent::ReplanDone { bad: None } => (Level::Info, "the reload is complete".to_owned()),
-        DaemonEvent::ReplanDone { bad: Some(bad) } => {
-            let (name, generation) = (context.name(bad), bad.generation);
-            let line =
-                format!("the reload is complete, except for {name} of generation {generation}");
-            (Level::Error, line)
+        DaemonEvent::ReplanDone { ref bad } if bad.is_empty() => {
+            (Level::Info, "the reload is complete".to_owned())
+        }
+        DaemonEvent::ReplanDone { ref bad } => {
+            let names = bad
+                .iter()
+                .map(|bad| with_generation(context.definitions, *bad));
+            let names = names.collect::<Vec<_>>().join(", ");
+            (
+                Level::Error,
+                format!("the reload is complete, except for {names}"),
+            )
         }
         DaemonEvent::StopRequested { live: 0 } => (Level::Info, "stopping".to_owned()),
         DaemonEvent::StopRequested { live } => {

@@ -1,6 +1,6 @@
 //! How far a rollout has come, behind the name of its worker.
 
-use super::words::{Context, count};
+use super::words::{Context, count, with_generation};
 use crate::core::RolloutEvent;
 use log::Level;
 
@@ -47,10 +47,9 @@ pub(super) fn text(event: RolloutEvent, context: &Context<'_>) -> (Level, String
                     format!("; {more} restarted with the old definition")
                 }
             };
-            let (name, generation) = (context.name(instance), instance.generation);
+            let name = with_generation(context.definitions, instance);
             let line = format!(
-                "rolled back, because {name} of generation {generation} failed; the old generation \
-                 keeps serving{again}"
+                "rolled back, because {name} failed; the old generation keeps serving{again}"
             );
             (Level::Error, line)
         }

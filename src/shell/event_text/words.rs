@@ -75,6 +75,12 @@ pub(in crate::shell) fn instance_name(definitions: &Definitions, instance: Insta
     )
 }
 
+/// `app.0 of generation 2`.
+pub(in crate::shell) fn with_generation(definitions: &Definitions, instance: InstanceId) -> String {
+    let name = instance_name(definitions, instance);
+    format!("{name} of generation {}", instance.generation)
+}
+
 /// What was done to a socket or its path, behind `was`.
 pub(in crate::shell) fn damage(damage: Damage) -> &'static str {
     match damage {

@@ -39,8 +39,8 @@ impl Shell {
                 ..
             } => {
                 // The first is the one that is answered.
-                let first = self.rollback_reasons.reloads.entry(instance.worker);
-                first.or_insert_with(|| (instance, words.to_owned()));
+                let first = self.rollback_reasons.reloads.entry(instance);
+                first.or_insert_with(|| words.to_owned());
                 return;
             }
             ProcessEvent::Started => {
@@ -128,14 +128,13 @@ impl Shell {
 
     /// What was wrong with a new instance, with the last that it has written.
     pub(in crate::shell) fn why_rolled_back(&self, instance: InstanceId) -> String {
-        let name = event_text::instance_name(&self.definitions, instance);
+        let name = event_text::with_generation(&self.definitions, instance);
         let why = self
             .rollback_reasons
             .of(instance)
             .unwrap_or("it exited too soon");
         format!(
-            "{name} of generation {} failed; the old generation keeps serving: {why}{}",
-            instance.generation,
+            "{name} failed; the old generation keeps serving: {why}{}",
             self.after_rollback(instance)
         )
     }

@@ -18,6 +18,45 @@ use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 
+// Only the first was named.
+#[test]
+fn a_reload_names_every_worker_that_went_back() {
+    let world = World::new();
+    let yaml = |program: &str| {
+        let worker = format!("command: {program}, rollout: {{ min_ready: 200ms }}");
+        format!(
+            "workers: {{ one: {{ {worker} }}, other: {{ {worker} }}, same: {{ command: [sleep, '600'] }} }}\n"
+        )
+    };
+    let daemon = run(&world, &yaml("[sleep, '600']"));
+    daemon.line(&["every eager worker"]);
+    rewrite(&world, &yaml("[sh, -c, 'exit 3']"));
+    let told = ask(&world, "reload").expect_code(1);
+    let line = daemon.line(&["the reload is complete, except for"]);
+    for name in ["one.0 of generation 2", "other.0 of generation 2"] {
+        assert!(told.stderr.contains(&format!("{name} failed")), "{told:?}");
+        assert!(line.contains(name), "{line}");
+    }
+    assert!(!line.contains("same"), "{line}");
+    // A program is answered the same, and finds it in the events.
+    let mut client = Varlink::connect(&world);
+    client.call_with("Reload", json!({}), json!({}));
+    let reply = client.next().expect("it is over");
+    let reason = reply["parameters"]["reason"].as_str().expect("a reason");
+    let lines: Vec<&str> = reason.lines().collect();
+    let names = |name| lines.iter().any(|line| line.starts_with(name));
+    assert!(
+        lines.len() == 2 && names("one.0") && names("other.0"),
+        "{reply}"
+    );
+    let told = ask(&world, "events --no-follow --json").expect_code(0);
+    let mut lines = told.stdout.lines().rev();
+    let done = lines.find(|line| line.contains("reload-done"));
+    let done = done.expect("it is told");
+    assert!(done.contains("one.0") && done.contains("other.0"), "{done}");
+    daemon.stop();
+}
+
 #[test]
 fn a_definition_that_was_given_up_is_tried_again_and_can_be_taken_back() {
     let world = World::new();

@@ -84,6 +84,7 @@ impl Life<Rollouts> {
             known.trial = None;
             known.watch = None;
             known.back = false;
+            (known.is_reloaded, known.went_back) = (false, None);
             known.allowed = BTreeSet::from([known.current]);
         }
         // Who stops one of those that are watched has seen them.
@@ -101,6 +102,10 @@ impl Life<Rollouts> {
         };
         self.seen.replans += 1;
         self.seen.replans_at_once += u64::from(self.own.replanning);
+        for known in &mut self.own.workers {
+            // Whoever waited for it was told that another has come.
+            (known.is_reloaded, known.went_back) = (false, None);
+        }
         for id in (0..WORKERS).map(WorkerId) {
             if let Some(change) = self.change(id) {
                 configuration.workers.push((id, change));
@@ -247,6 +252,7 @@ fn define(known: &mut Worker, fresh: Definition, now: Mono, seen: &mut Seen) -> 
         // What goes well is known only when RolloutStarted was told.
         known.from = known.from.or(Some(known.current));
         known.allowed.insert(revision);
+        known.is_reloaded = true;
     } else {
         seen.activation_changed += 1;
         known.from = None;

@@ -23,7 +23,7 @@ impl Life<Rollouts> {
                         .is_some_and(|proc| self.hook_has_ended(proc)),
                 )
             }
-            Effect::Answer { ticket, answer } => self.check_answer(ticket, answer),
+            Effect::Answer { ticket, ref answer } => self.check_answer(ticket, answer),
             Effect::Retire {
                 worker,
                 needed: Some(revision),
@@ -198,10 +198,10 @@ impl Life<Rollouts> {
         self.own.told.iter().any(is_it)
     }
 
-    fn check_answer(&mut self, ticket: Ticket, answer: Answer) {
+    fn check_answer(&mut self, ticket: Ticket, answer: &Answer) {
         let asked = self.own.asked.get_mut(&ticket).expect("it was asked");
         assert!(!asked.is_over, "{ticket:?} is answered again: {answer:?}");
-        match answer {
+        match *answer {
             Answer::Progress { done, of } => {
                 assert!(
                     done >= asked.done && done <= of,
@@ -219,7 +219,8 @@ impl Life<Rollouts> {
             Answer::Refused(_) => self.seen.refused += 1,
             // What a signal comes to nobody hears.
             Answer::Done => assert!(asked.done == asked.of || asked.done == 0, "{ticket:?}"),
-            Answer::NotBound { .. } | Answer::Failed { .. } | Answer::RolledBack { .. } => {}
+            Answer::NotBound { .. } => {}
+            Answer::Failed { ref bad } => assert!(!bad.is_empty(), "{ticket:?}"),
         }
         asked.is_over = true;
     }
@@ -315,6 +316,7 @@ impl Life<Rollouts> {
                 known.watch = None;
                 known.trial = Some(generation);
                 known.back = false;
+                known.went_back = None;
                 known.gave_up = false;
                 let parallel = |revision| known.definitions[revision].life.rollout.parallel;
                 known.parallel = parallel(&from).max(parallel(&known.current));
@@ -326,6 +328,7 @@ impl Life<Rollouts> {
                 let known = &mut self.own.workers[worker.0 as usize];
                 assert_eq!(known.trial, Some(generation));
                 self.seen.recovered += u64::from(known.degraded);
+                known.is_reloaded = false;
                 known.degraded = known.given_up.is_some();
                 known.trial = None;
                 let from = known.from.take().expect("it was rolling");
@@ -344,9 +347,10 @@ impl Life<Rollouts> {
                 self.check_rolled_back(worker, instance, again);
             }
             Event::Daemon(DaemonEvent::Replanned) => self.own.replanning = true,
-            Event::Daemon(DaemonEvent::ReplanDone { .. }) => {
+            Event::Daemon(DaemonEvent::ReplanDone { bad }) => {
                 assert!(self.own.replanning);
                 self.own.replanning = false;
+                self.check_named(&bad);
             }
             Event::Daemon(DaemonEvent::Up { .. }) => {
                 assert!(!self.own.is_up, "it is told again");
@@ -463,6 +467,17 @@ impl Life<Rollouts> {
         self.seen.promoted += 1;
     }
 
+    /// Every worker whose rollout for the reload went back is named.
+    fn check_named(&mut self, bad: &[InstanceId]) {
+        let named: BTreeSet<WorkerId> = bad.iter().map(|bad| bad.worker).collect();
+        assert_eq!(named.len(), bad.len(), "one of each worker: {bad:?}");
+        for known in &mut self.own.workers {
+            let unnamed = known.went_back.take().filter(|one| !bad.contains(one));
+            assert_eq!(unnamed, None, "it is not in {bad:?}");
+        }
+        self.seen.several_bad += u64::from(bad.len() > 1);
+    }
+
     fn check_rolled_back(&mut self, worker: WorkerId, instance: InstanceId, again: u32) {
         self.seen.rolled_back += 1;
         self.seen.back_again += u64::from(again > 0);
@@ -506,6 +521,9 @@ impl Life<Rollouts> {
             }
         };
         known.watch = None;
+        if std::mem::take(&mut known.is_reloaded) && until.is_none() {
+            known.went_back = Some(instance);
+        }
         self.seen.watched += u64::from(until.is_some());
         assert!(
             instance.generation >= generation,

@@ -62,6 +62,7 @@ seen! {
     refreshed: "instances restarted for a listener",
     reloaded: "instances reloaded in place",
     replans: "reloads",
+    several_bad: "reloads that named several",
     replans_at_once: "reloads while another was under way",
     activation_changed: "workers that got another kind of activation",
     removed: "workers removed with a process running",

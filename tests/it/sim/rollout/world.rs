@@ -2,7 +2,7 @@
 
 use crate::sim::random::{Rng, lifecycle};
 use listend::config::{ConnectionLimits, Every, OnFailure, Order, Presence, Ready, Rollout};
-use listend::core::{ListenerLife, Mono, Revision};
+use listend::core::{InstanceId, ListenerLife, Mono, Revision};
 use listend::plan::{Activation, HookTimes, Lifecycle, ListenerId, ReloadBy, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -60,6 +60,10 @@ pub(crate) struct Worker {
     /// On the way back an instance has ended for good: what it was to replace goes on.
     pub(crate) gave_up: bool,
     pub(crate) degraded: bool,
+    /// A reload has defined it in another way, and waits for the rollout.
+    pub(crate) is_reloaded: bool,
+    /// The rollout went back for this one, which the reload is to name.
+    pub(crate) went_back: Option<InstanceId>,
     pub(crate) removed: bool,
     pub(crate) gone: bool,
     /// When somebody last asked for fewer instances of it, or for none.
@@ -86,6 +90,8 @@ impl Worker {
             was_on_trial: None,
             gave_up: false,
             degraded: false,
+            is_reloaded: false,
+            went_back: None,
             removed: false,
             gone: false,
             lessened: None,
