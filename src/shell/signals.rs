@@ -1,14 +1,22 @@
 //! Signals, as readable events with their sender.
 
+use super::clock;
+use crate::core::Mono;
 use crate::sys::{self, Origin};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::WithRawSiginfo;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// A signal without effect is told of once in this time: a flood of them would take the room in the log from what
+/// matters.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// A signal that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +36,8 @@ pub struct Signals {
     children: SignalFd,
     /// nohup(1): the terminal's hangup was ignored when listend was started, and stays so.
     nohup: bool,
+    /// When each signal without effect was told of last.
+    told: BTreeMap<i32, Mono>,
 }
 
 impl Signals {
@@ -56,6 +66,7 @@ impl Signals {
             delivery,
             children: SignalFd::with_flags(&blocked, flags)?,
             nohup,
+            told: BTreeMap::new(),
         })
     }
 
@@ -74,6 +85,19 @@ impl Signals {
     /// Readable when a signal has arrived.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.delivery.get_read().as_fd()
+    }
+
+    /// Whether a signal without effect is to be told of now.
+    pub(super) fn is_to_be_told(&mut self, number: i32) -> bool {
+        let now = clock::now();
+        let is_due = self
+            .told
+            .get(&number)
+            .is_none_or(|last| *last + TOLD_EVERY <= now);
+        if is_due {
+            self.told.insert(number, now);
+        }
+        is_due
     }
 
     /// All that have arrived.

@@ -40,7 +40,7 @@ use crate::worker::{self, DaemonContext};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::unistd::geteuid;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::rc::Rc;
@@ -457,6 +457,14 @@ impl Shell {
     }
 
     fn signal(&mut self, arrived: Arrived) {
+        // Handled only because they would end listend, and leave its workers to themselves.
+        if let SIGALRM | SIGUSR1 = arrived.number {
+            if self.signals.is_to_be_told(arrived.number) {
+                let arrival = event_text::arrival(arrived);
+                log::info!("received {arrival}, which has no effect");
+            }
+            return;
+        }
         log::info!("received {}", event_text::arrival(arrived));
         match (arrived.number, arrived.origin) {
             // The kernel sends SIGHUP when the terminal that listend runs on goes away.
@@ -465,8 +473,7 @@ impl Shell {
             }
             (SIGHUP, Origin::Process { .. }) => self.reload_by_signal(),
             (SIGUSR2, _) => self.request_upgrade(None, None, false),
-            // Handled only because they would end listend, and leave its workers to themselves.
-            (number, _) => log::info!("{} means nothing here", signal_name(number)),
+            _ => {}
         }
     }
 

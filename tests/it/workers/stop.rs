@@ -256,6 +256,31 @@ fn other_signals_do_not_end_the_daemon() {
     daemon.stop();
 }
 
+// There were two lines for each: a flood took the room in the log from what matters.
+#[test]
+fn a_signal_without_effect_is_told_of_once_a_second() {
+    let world = World::new();
+    let daemon = world.run(YAML);
+    let _puppet = world.puppet();
+    daemon.line(&["app.0", "started"]);
+    let since = Instant::now();
+    let signals = [Signal::SIGALRM, Signal::SIGUSR1];
+    for signal in signals.iter().cycle().take(2000) {
+        daemon.signal(*signal);
+    }
+    daemon.stop();
+    let seconds = since.elapsed().as_secs() as usize;
+    for signal in signals {
+        let lines = daemon.lines_so_far(&[signal.as_str()]);
+        assert!((1..=1 + seconds).contains(&lines.len()), "{lines:?}");
+        let words = ["received SIG", " from pid ", "which has no effect"];
+        assert!(
+            words.iter().all(|word| lines[0].contains(word)),
+            "{lines:?}"
+        );
+    }
+}
+
 // Rule: "SIGCHLD storms lose nothing". signal(7): standard signals do not queue.
 #[test]
 fn two_hundred_exits_at_once_are_all_accounted_for() {
