@@ -286,9 +286,10 @@ workers:"
 
     /// A worker by the probe.
     fn app(&self, text: &mut String, name: &str, listeners: &str, lines: &str) {
-        let (fault, time) = match self.fault {
-            Some((of, fault)) if of == name => (format!(", {fault}"), "1s"),
-            _ => (String::new(), "60s"),
+        // On a busy machine a process that wants to crash 5 ms later does so much later.
+        let (fault, time, min_ready) = match self.fault {
+            Some((of, fault)) if of == name => (format!(", {fault}"), "1s", "2s"),
+            _ => (String::new(), "60s", "20ms"),
         };
         let more = match name {
             "dog" => ", --alive, 200ms",
@@ -297,8 +298,8 @@ workers:"
             _ => "",
         };
         let rollout = match lines.contains("rollout:") {
-            true => "",
-            false => "\n    rollout: { min_ready: 20ms, watch: 0s }",
+            true => String::new(),
+            false => format!("\n    rollout: {{ min_ready: {min_ready}, watch: 0s }}"),
         };
         let lines: String = lines.lines().map(|line| format!("\n    {line}")).collect();
         let _ = writeln!(
