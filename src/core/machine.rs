@@ -55,6 +55,11 @@ impl Core {
         core
     }
 
+    /// Whether it exits when no instance runs or will run again.
+    pub fn exits_when_done(&self) -> bool {
+        self.when_done == WhenDone::Exit
+    }
+
     /// Adds a worker with instances that wait.
     pub(super) fn add_worker(&mut self, id: WorkerId, life: Arc<Lifecycle>) {
         let worker = Worker::new(&mut self.ctx, id, life);

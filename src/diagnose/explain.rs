@@ -59,8 +59,9 @@ pub fn explain_for_check(
     machine: &Machine,
     config: &Path,
 ) -> Problem {
-    let (problem, finding) = explained(error, plan, machine, own_pid());
-    let Some(pid) = finding.daemon_of(config) else {
+    let own = own_pid();
+    let (problem, finding) = explained(error, plan, machine, own);
+    let Some(pid) = finding.daemon_of(config, own) else {
         return problem;
     };
     if finding.sockets.iter().any(|(_, pids)| !pids.contains(&pid)) {
@@ -108,21 +109,31 @@ pub fn explain_for_check(
 }
 
 /// As [`explain`], for `run`: where a listend already runs this configuration, the hint is how to
-/// change that one.
+/// change that one. It is not this process, which may have the address because it was started with the socket.
 pub fn explain_for_run(
     error: &BindError,
     plan: &Plan,
     machine: &Machine,
     config: &Path,
 ) -> Problem {
-    let (problem, finding) = explained(error, plan, machine, own_pid());
-    match finding.daemon_of(config) {
-        None => problem,
-        Some(pid) => problem.with_hint(format!(
+    let own = own_pid();
+    let (problem, finding) = explained(error, plan, machine, own);
+    if let Some(pid) = finding.daemon_of(config, own) {
+        return problem.with_hint(format!(
             "listend already runs this configuration (pid {pid}): `listend reload` applies changes"
-        )),
+        ));
     }
+    let is_inherited = finding.pids.contains(&own) && problem.related.is_empty();
+    if is_inherited {
+        return problem.with_hint(INHERITED.to_owned());
+    }
+    problem
 }
+
+/// The hint for an address that this process itself has, by a socket that it was started with and has not adopted.
+const INHERITED: &str = "this listend was started with a socket at the address: pass it with LISTEN_FDS and \
+                         LISTEN_PID (sd_listen_fds(3)), under the name of this listener or none, or start it \
+                         without the socket";
 
 /// The addresses on which MPTCP sockets listen at the port of a stream socket. MPTCP and TCP sockets
 /// exclude each other, but a TCP listener is not an MPTCP listener.

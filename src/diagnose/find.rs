@@ -34,9 +34,9 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    /// The listend among the holders that runs this configuration.
-    pub(super) fn daemon_of(&self, config: &Path) -> Option<i32> {
-        let mut pids = self.pids.iter().copied();
+    /// The listend among the holders that runs this configuration, other than this process.
+    pub(super) fn daemon_of(&self, config: &Path, own: i32) -> Option<i32> {
+        let mut pids = self.pids.iter().copied().filter(|pid| *pid != own);
         pids.find(|pid| holder::held_by_listend(*pid, config))
     }
 }

@@ -717,6 +717,8 @@ impl Shell {
             clients: &self.clients,
             logs: &self.logs,
             out_of_memory,
+            has_control: self.control.path().is_some(),
+            exits: self.core.exits_when_done(),
         };
         let (level, mut words) = event_text::event_text(event, &context);
         if let Event::Rollout(_, RolloutEvent::RolledBack { instance, .. }) = event {

@@ -134,3 +134,19 @@ fn exec_ends_with_the_exit_status_of_a_command_that_is_not_restarted() {
         world.finish(words).expect_code(code);
     }
 }
+
+// It was said that the listeners stay bound, and that a command starts the worker again, which no
+// control socket takes.
+#[test]
+fn exec_promises_nothing_of_a_command_that_has_failed() {
+    let world = World::new();
+    let words = ["exec", "-l", "web=127.0.0.1:0", "--restart", "never", "--"];
+    let finished = world.finish(words.into_iter().chain(["/nonexistent"]));
+    assert_eq!(finished.code, Some(127), "{finished:#?}");
+    assert!(
+        finished.stderr.contains("nonexistent.0: failed\n"),
+        "{finished:#?}"
+    );
+    assert!(!finished.stderr.contains("stay bound"), "{finished:#?}");
+    assert!(!finished.stderr.contains("listend start"), "{finished:#?}");
+}

@@ -15,8 +15,10 @@ pub(super) fn text(
         InstanceEvent::Failed { cool_down, .. } => {
             let lifecycle = &context.definitions.worker(instance.worker).lifecycle;
             let clients = match lifecycle.on_failure {
-                OnFailure::Hold => "its listeners stay bound and clients wait in their queues",
-                OnFailure::Refuse => "its listeners are closed when all of the worker has failed",
+                // If it was the last, they are closed with listend.
+                _ if context.exits && cool_down.is_none() => "",
+                OnFailure::Hold => "; its listeners stay bound and clients wait in their queues",
+                OnFailure::Refuse => "; its listeners are closed when all of the worker has failed",
             };
             let then = match (cool_down.map(duration), &lifecycle.activation) {
                 (None, _) => String::new(),
@@ -25,7 +27,7 @@ pub(super) fn text(
                     format!("; after {time} the next one starts it again")
                 }
             };
-            (Level::Error, format!("failed; {clients}{then}"))
+            (Level::Error, format!("failed{clients}{then}"))
         }
         InstanceEvent::Draining { limit } => {
             let limit = limit.map(|limit| format!(", for at most {}", duration(limit)));

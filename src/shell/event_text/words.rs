@@ -20,6 +20,10 @@ pub(in crate::shell) struct Context<'a> {
     pub logs: &'a Logs,
     /// Why a process was killed that nobody here has killed.
     pub out_of_memory: OutOfMemory,
+    /// Whether the verbs of the command line reach this daemon.
+    pub has_control: bool,
+    /// Whether it exits, with its listeners, when no instance runs or will run again.
+    pub exits: bool,
 }
 
 /// Whether the kernel has killed for want of memory.

@@ -6,12 +6,16 @@ use crate::config::Overflow;
 use crate::core::{Refusal, WorkerEvent};
 use crate::plan::WorkerId;
 use log::Level;
+use std::fmt::Write;
 
 pub(super) fn text(worker: WorkerId, event: WorkerEvent, context: &Context<'_>) -> (Level, String) {
     match event {
         WorkerEvent::Failed => {
-            let name = &context.definitions.worker(worker).name;
-            let line = format!("every instance has failed; `listend start {name}` starts it again");
+            let mut line = "every instance has failed".to_owned();
+            if context.has_control {
+                let name = &context.definitions.worker(worker).name;
+                let _ = write!(line, "; `listend start {name}` starts it again");
+            }
             (Level::Error, line)
         }
         WorkerEvent::Activated { listener, socket } => {

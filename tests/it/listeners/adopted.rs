@@ -127,6 +127,29 @@ fn the_right_name_with_the_wrong_socket_stops_the_start() {
     }
 }
 
+// It was said that another listend runs the configuration, with the process that said it as that.
+#[test]
+fn who_has_the_address_by_a_socket_that_it_does_not_adopt_is_no_other_listend() {
+    if !alone() {
+        return;
+    }
+    let world = World::new();
+    let (web, at_web) = tcp();
+    let yaml = format!("listeners: {{ web: '{at_web}' }}\n");
+    let file = world.write("listend.yaml", &yaml);
+    let mut start = Start::new(["run", "--control", "none", "-c"]);
+    start.words_behind([file.to_str().expect("UTF-8")]);
+    start.env("LISTEN_PID", "1");
+    let finished = give(&world, &[web.as_fd()], start).finish().expect_code(69);
+    let said = finished.text();
+    assert!(said.contains("(EADDRINUSE)"), "{said}");
+    assert!(
+        said.contains("was started with a socket at the address"),
+        "{said}"
+    );
+    assert!(!said.contains("already runs"), "{said}");
+}
+
 #[test]
 fn sockets_that_are_for_another_process_are_not_taken() {
     if !alone() {
