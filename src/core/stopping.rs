@@ -3,11 +3,23 @@
 use super::ctx::Ctx;
 use super::effect::Effect;
 use super::event::{Event, InstanceEvent, ProcessEvent};
+use super::machine::Core;
+use super::shards::has_shards;
 use super::signals::SIGCONT;
 use super::state::{Ending, Launch, State};
 use super::types::{Next, ProcessId, RunId, Scope};
 use super::worker::Worker;
 use crate::config::KillMode;
+
+impl Core {
+    /// Whether a process that has ended leaves its listeners to others that have them (`has_others`), which end as
+    /// well since listend stops: the last of them leaves them in order. Nobody else has its shard.
+    pub fn leaves_listeners_to_others(&self, process: ProcessId, has_others: bool) -> bool {
+        let run = self.ctx.processes.get(&process);
+        let run = run.and_then(|id| self.workers.get(&id.worker)?.runs.get(*id));
+        has_others && self.is_stopping() && run.is_some_and(|run| !has_shards(&run.life))
+    }
+}
 
 impl Worker {
     /// Stops an instance that has a process, to start it again at once.

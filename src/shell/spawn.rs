@@ -11,7 +11,7 @@ use super::process::{Process, SpawnRequest};
 use super::reserve::Reserve;
 use super::token::Token;
 use super::turn::{LAUNCH_LOOK, Shell};
-use crate::config::{self, Distribute, Output};
+use crate::config::{self, Output};
 use crate::core::{self, Flag, HookKind, Input, InstanceId, Needs, Revision};
 use crate::core::{ProcessId, State, Task};
 use crate::handoff::Stored;
@@ -235,23 +235,6 @@ impl Shell {
             }
         }
         all_well
-    }
-
-    /// Whether others have the listeners of a process that has ended, and end as well, since listend stops: the last
-    /// of them leaves the listeners in order.
-    pub(super) fn leaves_listeners_to_others(
-        &self,
-        instance: InstanceId,
-        revision: Revision,
-    ) -> bool {
-        let distribute = self
-            .definition(instance, revision)
-            .plan
-            .lifecycle
-            .distribute;
-        self.core.is_stopping()
-            && distribute == Distribute::Shared
-            && self.processes.has_any(instance.worker, revision)
     }
 
     /// What O_NONBLOCK of a socket is to be, now or for who is about to be started with it.

@@ -615,9 +615,10 @@ impl Shell {
         let (instance, revision) = (process.instance, process.revision);
         let had_listeners = process.has_listeners();
         self.notify.forget_process(&self.epoll, id);
+        let has_others = self.processes.has_any(instance.worker, revision);
         // At once, and not only before the next start: clients are to find the queue meanwhile.
         if had_listeners
-            && !self.leaves_listeners_to_others(instance, revision)
+            && !self.core.leaves_listeners_to_others(id, has_others)
             && !self.put_in_order(instance, revision, Some(instance))
         {
             self.look_at_all_of(instance.worker);

@@ -1,6 +1,8 @@
 //! The rules of stopping.
 
+use super::crew::Crew;
 use super::*;
+use crate::config::Distribute;
 
 /// A process that is stopped acts on SIGTERM when it continues.
 const ASKED: [(i32, Scope); 2] = [(SIGTERM, Scope::Process), (18, Scope::Process)];
@@ -397,6 +399,28 @@ fn whoever_says_that_it_stops_has_the_time_since_then() {
         rig.pass(Duration::from_secs(10));
         rig.give(Input::Stop);
         assert_eq!(left(&rig), Some(Duration::from_secs(expected)));
+    }
+}
+
+#[test]
+fn the_last_process_at_a_stop_leaves_the_listeners_in_order_and_each_its_shard() {
+    for distribute in [Distribute::Shared, Distribute::Shards] {
+        let mut crew = Crew::new(|life| {
+            life.instances = 2;
+            life.distribute = distribute;
+        });
+        let shares = distribute == Distribute::Shared;
+        let leaves = |crew: &Crew, has_others| {
+            let process = crew.program(APP_0);
+            crew.core.leaves_listeners_to_others(process, has_others)
+        };
+        assert!(!leaves(&crew, true));
+        crew.give(Input::Stop);
+        assert_eq!(leaves(&crew, true), shares);
+        assert!(!leaves(&crew, false));
+        // Who is not known has shared with nobody.
+        let stranger = ProcessId(4711);
+        assert!(!crew.core.leaves_listeners_to_others(stranger, true));
     }
 }
 
