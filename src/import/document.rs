@@ -122,15 +122,20 @@ impl Entry {
 
     /// Says what has no equivalent, and why.
     pub fn note(&mut self, what: &str, why: &str) {
-        let note = format!("not translated: {what}: {why}");
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
-        }
+        add_note(&mut self.notes, what, why);
     }
 
     /// Says something else to the reader.
     pub fn remark(&mut self, text: &str) {
         self.notes.push(text.to_owned());
+    }
+}
+
+/// Each once.
+fn add_note(notes: &mut Vec<String>, what: &str, why: &str) {
+    let note = format!("not translated: {what}: {why}");
+    if !notes.contains(&note) {
+        notes.push(note);
     }
 }
 
@@ -146,10 +151,7 @@ pub(super) struct Document {
 impl Document {
     /// Says what has no equivalent outside of an entry.
     pub fn note(&mut self, what: &str, why: &str) {
-        let note = format!("not translated: {what}: {why}");
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
-        }
+        add_note(&mut self.notes, what, why);
     }
 
     /// Whether it defines nothing.

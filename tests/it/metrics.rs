@@ -32,19 +32,10 @@ fn address(daemon: &Daemon) -> SocketAddr {
     daemon.address("listend:metrics")
 }
 
-/// Sends this; the whole answer.
-fn say(address: SocketAddr, request: &str) -> String {
-    let mut stream = client::tcp(address).expect("connect");
-    stream.write_all(request.as_bytes()).expect("write");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
-}
-
 /// The body of a scrape that accepts this.
 fn scrape_as(address: SocketAddr, accept: &str) -> String {
     let request = format!("GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n");
-    let answer = say(address, &request);
+    let answer = client::say_tcp(address, &request);
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     let length = format!("Content-Length: {}\r\n", body.len());
@@ -222,7 +213,7 @@ fn each_format_is_whole_and_only_get_of_metrics_is_answered() {
         "{plain}"
     );
 
-    let head = say(metrics, "HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = client::say_tcp(metrics, "HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert!(
         head.ends_with("\r\n\r\n") && !head.contains("Content-Length: 0"),
@@ -241,7 +232,7 @@ fn each_format_is_whole_and_only_get_of_metrics_is_answered() {
         ("hello\r\n\r\n", "400"),
         (long.as_str(), "431"),
     ] {
-        let answer = say(metrics, request);
+        let answer = client::say_tcp(metrics, request);
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status} ")),
             "{answer}"

@@ -1,5 +1,6 @@
 //! `listend run --take-over`: what a listend that was killed has left behind, without any keeper.
 
+use crate::harness::left::kill_daemon;
 use crate::harness::load::Load;
 use crate::harness::reloading::{address, ask, rewrite, run, state_of};
 use crate::harness::{
@@ -13,28 +14,6 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, SystemTime};
-
-/// The workers of a listend that was killed. Dropped, those that are left are killed as well.
-struct Left(Vec<i32>);
-
-impl Drop for Left {
-    fn drop(&mut self) {
-        for pid in &self.0 {
-            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            if String::from_utf8_lossy(&command).contains("probe") {
-                kill(*pid, Signal::SIGKILL);
-            }
-        }
-    }
-}
-
-/// Kills listend, and nobody else.
-fn kill_daemon(daemon: &Daemon) -> Left {
-    let workers = children(daemon.pid());
-    daemon.signal(Signal::SIGKILL);
-    let _killed = daemon.status();
-    Left(workers)
-}
 
 fn again_with(world: &World, words: &[&str]) -> Daemon {
     let mut start = Start::new(["run", "-c", "$DIR/listend.yaml"]);

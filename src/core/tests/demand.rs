@@ -110,15 +110,9 @@ fn a_worker_that_took_somebody_is_as_well_as_ever() {
     assert_eq!(ends(Waiting::TheSame), first);
 }
 
-/// A core with a worker of connections, whose processes are given what a test says.
-struct Acceptor {
-    core: Core,
-    now: Mono,
-    effects: Vec<Effect>,
-}
-
-impl Acceptor {
-    fn new(limits: ConnectionLimits) -> Acceptor {
+impl Rig {
+    /// A worker of connections.
+    fn accepting(limits: ConnectionLimits) -> Rig {
         let activation = Activation::PerConnection(limits);
         let web = ListenerLife {
             presence: Presence::Required,
@@ -129,22 +123,13 @@ impl Acceptor {
             life.instances = 0;
         });
         let core = Core::new(vec![life], WhenDone::Hold).with_listeners(vec![web]);
-        let mut this = Acceptor {
+        let mut this = Rig {
             core,
             now: Mono(0),
             effects: Vec::new(),
         };
         this.give(Input::Start);
         this
-    }
-
-    fn give(&mut self, input: Input) {
-        self.core.handle(self.now, input);
-        self.core.check_invariants().unwrap();
-        self.effects.clear();
-        while let Some(effect) = self.core.next_effect() {
-            self.effects.push(effect);
-        }
     }
 
     /// A client waits: whether it is accepted, and its process asked for.
@@ -162,26 +147,22 @@ impl Acceptor {
             connection,
             source: Source::Unknown,
         });
-        self.spawned()
+        self.wanted()
     }
 
-    fn spawned(&self) -> Option<ProcessId> {
+    /// The process that is asked for.
+    fn wanted(&self) -> Option<ProcessId> {
         let spawn = |effect: &Effect| match effect {
             Effect::Spawn { process, .. } => Some(*process),
             _ => None,
         };
         self.effects.iter().find_map(spawn)
     }
-
-    fn pass(&mut self, time: Duration) {
-        self.now = self.now + time;
-        self.give(Input::Tick);
-    }
 }
 
 #[test]
 fn after_a_launch_that_failed_one_is_tried_at_a_time() {
-    let mut all = Acceptor::new(ConnectionLimits::NONE);
+    let mut all = Rig::accepting(ConnectionLimits::NONE);
     let first = all.comes().expect("it is taken");
     assert!(all.comes().is_some(), "while another one starts");
     let failure = failure(Stage::Fork);
@@ -191,7 +172,7 @@ fn after_a_launch_that_failed_one_is_tried_at_a_time() {
     });
     assert!(all.comes().is_none(), "while it is put off");
     all.pass(all.core.deadline().unwrap().since(all.now));
-    let again = all.spawned().expect("it is tried again");
+    let again = all.wanted().expect("it is tried again");
     assert!(all.comes().is_none(), "while it starts");
     all.give(Input::Spawned { process: again });
     all.give(Input::ExecSucceeded { process: again });
@@ -247,15 +228,15 @@ fn one_more_is_added_above_the_limit_and_removed_at_half_of_it() {
     assert_eq!(scaled(&followed(5, 100)), [(2, 1, 5)]);
 }
 
-fn told(all: &Acceptor, what: impl Fn(&Event) -> bool) -> bool {
+fn told(all: &Rig, what: impl Fn(&Event) -> bool) -> bool {
     let is_it = |effect: &Effect| matches!(effect, Effect::Emit(event) if what(event));
     all.effects.iter().any(is_it)
 }
 
 #[test]
 fn connections_whose_processes_fail_make_their_worker_ill_until_one_goes_well() {
-    let mut all = Acceptor::new(ConnectionLimits::NONE);
-    let failing = |all: &Acceptor| {
+    let mut all = Rig::accepting(ConnectionLimits::NONE);
+    let failing = |all: &Rig| {
         told(all, |event| {
             matches!(
                 event,
@@ -263,7 +244,7 @@ fn connections_whose_processes_fail_make_their_worker_ill_until_one_goes_well() 
             )
         })
     };
-    let serves = |all: &mut Acceptor, code| {
+    let serves = |all: &mut Rig, code| {
         let process = all.comes().expect("it is taken");
         all.give(Input::Spawned { process });
         all.give(Input::ExecSucceeded { process });
@@ -298,7 +279,7 @@ fn connections_whose_processes_fail_make_their_worker_ill_until_one_goes_well() 
 
 #[test]
 fn a_connection_that_cannot_be_launched_makes_its_worker_ill() {
-    let mut all = Acceptor::new(ConnectionLimits::NONE);
+    let mut all = Rig::accepting(ConnectionLimits::NONE);
     let process = all.comes().expect("it is taken");
     assert!(!all.core.connections(APP).is_failing);
     let failure = failure(Stage::Fork);
@@ -309,14 +290,14 @@ fn a_connection_that_cannot_be_launched_makes_its_worker_ill() {
 
 #[test]
 fn a_connection_has_its_time_and_no_more() {
-    let mut all = Acceptor::new(ConnectionLimits {
+    let mut all = Rig::accepting(ConnectionLimits {
         timeout: Some(seconds(5)),
         ..ConnectionLimits::NONE
     });
     let process = all.comes().expect("it is taken");
     all.give(Input::Spawned { process });
     all.give(Input::ExecSucceeded { process });
-    let timed_out = |all: &Acceptor| {
+    let timed_out = |all: &Rig| {
         told(all, |event| {
             let is_it =
                 |event: &ProcessEvent| matches!(event, ProcessEvent::ConnectionTimedOut { .. });
@@ -394,7 +375,7 @@ fn what_listend_is_short_of_is_no_crash_of_what_clients_start() {
 
 #[test]
 fn what_there_is_no_room_for_is_refused_and_counted() {
-    let mut all = Acceptor::new(ConnectionLimits {
+    let mut all = Rig::accepting(ConnectionLimits {
         max: Some(1),
         overflow: Overflow::Close,
         ..ConnectionLimits::NONE
@@ -408,7 +389,7 @@ fn what_there_is_no_room_for_is_refused_and_counted() {
 
 #[test]
 fn it_is_told_when_there_is_no_room_for_more() {
-    let mut all = Acceptor::new(ConnectionLimits {
+    let mut all = Rig::accepting(ConnectionLimits {
         max: Some(2),
         overflow: Overflow::Wait,
         ..ConnectionLimits::NONE
@@ -424,9 +405,9 @@ fn it_is_told_when_there_is_no_room_for_more() {
 
 #[test]
 fn connections_that_cannot_be_launched_together_are_tried_together() {
-    let mut all = Acceptor::new(ConnectionLimits::NONE);
+    let mut all = Rig::accepting(ConnectionLimits::NONE);
     let failure = failure(Stage::Fork);
-    let until = |all: &Acceptor, index| {
+    let until = |all: &Rig, index| {
         let instance = app(index, 1);
         match all.core.state(instance) {
             Some(State::Backoff { until }) => until,
@@ -444,7 +425,7 @@ fn connections_that_cannot_be_launched_together_are_tried_together() {
 
 #[test]
 fn a_client_that_cannot_be_accepted_puts_off_nothing_when_all_is_stopped() {
-    let mut all = Acceptor::new(ConnectionLimits::NONE);
+    let mut all = Rig::accepting(ConnectionLimits::NONE);
     all.give(Input::ClientWaits {
         listener: WEB,
         socket: AT,
@@ -466,7 +447,7 @@ fn a_client_that_cannot_be_accepted_puts_off_nothing_when_all_is_stopped() {
 
 #[test]
 fn a_connection_that_gives_no_sign_of_life_has_not_timed_out() {
-    let mut all = Acceptor::new(ConnectionLimits {
+    let mut all = Rig::accepting(ConnectionLimits {
         timeout: Some(seconds(60)),
         ..ConnectionLimits::NONE
     });

@@ -1,11 +1,11 @@
 //! When workers run and how they get their sockets: from the YAML to the plan.
 
-use listend::config::{Activation, Loaded, Overflow, Rate, SourceFile, read, to_yaml};
+use super::reading::{load, shown};
+use listend::config::{Activation, Loaded, Overflow, Rate, to_yaml};
 use listend::handoff::{Handoff, inetd};
 use listend::host::Facts;
 use listend::plan::{self, Lifecycle, WorkerPlan, resolve};
-use listend::report::{Kind, Sources, Style, render};
-use std::path::PathBuf;
+use listend::report::{Kind, Sources};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,14 +29,6 @@ listeners:
 workers:
 ";
 
-fn load(text: &str) -> Loaded {
-    read(vec![SourceFile {
-        name: "listend.yaml".to_owned(),
-        bytes: text.as_bytes().to_vec(),
-        folder: PathBuf::from("/etc/listend"),
-    }])
-}
-
 /// These workers, each without its `command: x`, beside the listeners above.
 fn workers(workers: &[&str]) -> Loaded {
     let lines = workers.iter().enumerate().map(|(index, keys)| {
@@ -44,10 +36,6 @@ fn workers(workers: &[&str]) -> Loaded {
         format!("  {name}: {{command: x, {keys}}}\n")
     });
     load(&(LISTENERS.to_owned() + &lines.collect::<String>()))
-}
-
-fn shown(loaded: &Loaded) -> String {
-    render(&loaded.report, &loaded.sources, Style::Plain)
 }
 
 /// The only problem that there is: its code, its message and hint in one, and what it stands at.

@@ -1,15 +1,16 @@
 //! When instances are ready, replaced, reloaded and started again: from the YAML to the plan.
 
+use super::reading::{load, shown};
 use crate::harness::TempDir;
 use listend::config::{
     Every, Hook, Loaded, NotifyAccess, OnFailure, Order, Piece, Rate, Ready, Reload, Rollout,
-    SourceFile, Success, Template, read, to_yaml,
+    Success, Template, to_yaml,
 };
 use listend::host::Facts;
 use listend::plan::{HookTimes, Plan, ReloadBy, WorkerId, resolve};
-use listend::report::{Sources, Style, render};
+use listend::report::Sources;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 const LISTENERS: &str = "\
@@ -22,21 +23,9 @@ listeners:
 workers:
 ";
 
-fn load(text: &str) -> Loaded {
-    read(vec![SourceFile {
-        name: "listend.yaml".to_owned(),
-        bytes: text.as_bytes().to_vec(),
-        folder: PathBuf::from("/etc/listend"),
-    }])
-}
-
 /// One worker, without its `command: x`, beside the listeners above.
 fn worker(keys: &str) -> Loaded {
     load(&format!("{LISTENERS}  a: {{command: x, {keys}}}\n"))
-}
-
-fn shown(loaded: &Loaded) -> String {
-    render(&loaded.report, &loaded.sources, Style::Plain)
 }
 
 #[track_caller]

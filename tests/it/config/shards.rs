@@ -1,19 +1,14 @@
 //! `distribute: shards`: which workers can have it, and the sockets that follow.
 
-use listend::config::{Loaded, SourceFile, read};
+use super::reading;
+use listend::config::Loaded;
 use listend::host::Facts;
 use listend::plan::{self, Plan, resolve};
 use listend::report::{Sources, Style, render};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 fn load(listeners: &str, workers: &str) -> Loaded {
-    let text = format!("listeners: {listeners}\nworkers:\n{workers}");
-    read(vec![SourceFile {
-        name: "listend.yaml".to_owned(),
-        bytes: text.into_bytes(),
-        folder: PathBuf::from("/etc/listend"),
-    }])
+    reading::load(&format!("listeners: {listeners}\nworkers:\n{workers}"))
 }
 
 /// One worker `a` with these keys, at these listeners.

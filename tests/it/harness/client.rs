@@ -21,6 +21,16 @@ pub fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Sends this; the whole answer.
+#[track_caller]
+pub fn say_tcp(address: SocketAddr, request: &str) -> String {
+    let mut stream = tcp(address).expect("connect");
+    stream.write_all(request.as_bytes()).expect("write");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
 /// Connects.
 pub fn unix(path: &Path) -> io::Result<UnixStream> {
     let stream = UnixStream::connect(path)?;

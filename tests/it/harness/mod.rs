@@ -10,6 +10,7 @@ pub mod app;
 pub mod client;
 pub mod container;
 mod daemon;
+pub mod left;
 pub mod load;
 pub mod network;
 pub mod package;

@@ -1,8 +1,9 @@
 //! A keeper that has no room for everything, as systemd with a small `FileDescriptorStoreMax=`.
 
+use crate::harness::left::{Left, kill_daemon};
 use crate::harness::reloading::state_of;
 use crate::harness::{
-    Daemon, Start, World, children, client, eventually, exists, free_port, kill, require_root,
+    Daemon, Start, World, children, client, eventually, exists, free_port, require_root,
     require_tool,
 };
 use nix::cmsg_space;
@@ -153,24 +154,6 @@ fn told(start: &mut Start, most: usize) {
     start.env("NOTIFY_SOCKET", "$DIR/keeper");
     start.env("FDSTORE", &most.to_string());
     start.words_behind(["--control", "$DIR/control.sock"]);
-}
-
-/// The workers of a listend that was killed; they end with the test.
-struct Left(Vec<i32>);
-
-impl Drop for Left {
-    fn drop(&mut self) {
-        for pid in self.0.iter().filter(|pid| exists(**pid)) {
-            kill(*pid, Signal::SIGKILL);
-        }
-    }
-}
-
-fn kill_daemon(daemon: &Daemon) -> Left {
-    let workers = children(daemon.pid());
-    daemon.signal(Signal::SIGKILL);
-    let _killed = daemon.status();
-    Left(workers)
 }
 
 fn answers(port: u16) {

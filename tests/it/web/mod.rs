@@ -29,17 +29,8 @@ fn address(daemon: &Daemon) -> SocketAddr {
     daemon.address("listend:web")
 }
 
-/// Sends this; the whole answer.
-fn say(address: SocketAddr, request: &str) -> String {
-    let mut stream = client::tcp(address).expect("connect");
-    stream.write_all(request.as_bytes()).expect("write");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
-}
-
 fn get(address: SocketAddr, path: &str) -> String {
-    say(
+    client::say_tcp(
         address,
         &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     )
@@ -129,7 +120,7 @@ fn the_page_and_what_it_shows_are_served_beside_the_metrics() {
     let page = get(web, "/");
     assert!(body(&page).starts_with("<!doctype html>"), "{page}");
     assert!(page.contains("\r\nContent-Security-Policy: default-src 'none';"));
-    let head = say(web, "HEAD / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n");
+    let head = client::say_tcp(web, "HEAD / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n");
     assert!(
         head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"),
         "{head}"
@@ -161,7 +152,7 @@ fn the_page_and_what_it_shows_are_served_beside_the_metrics() {
         ),
         ("HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"),
     ] {
-        let answer = say(web, request);
+        let answer = client::say_tcp(web, request);
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {code} ")),
             "{request}: {answer}"
