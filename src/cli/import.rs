@@ -5,7 +5,8 @@ use super::check::finish;
 use super::exit::Exit;
 use super::output::print;
 use crate::import::{self, FORMATS, Format, Unit};
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,12 +31,7 @@ fn yaml(arguments: &Import) -> Result<String, (Exit, String)> {
     let mut next = 0;
     while let Some(path) = files.get(next).cloned() {
         next += 1;
-        let text = read(&path).map_err(|error| {
-            (
-                Exit::Usage,
-                format!("cannot read {}: {error}", path.display()),
-            )
-        })?;
+        let text = text(&path).map_err(|error| (Exit::Usage, error))?;
         let shown = path.display().to_string();
         let found = named.map(|(_, format)| *format);
         let found = found
@@ -78,19 +74,36 @@ fn yaml(arguments: &Import) -> Result<String, (Exit, String)> {
     import::import(format, &units).map_err(|message| (Exit::Configuration, message))
 }
 
-/// The drop-ins in the directory beside the unit, in the order of their names.
+/// The path of the template of which this unit is an instance.
+fn template(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    import::template_of(name).map(|template| path.with_file_name(template))
+}
+
+/// The text of a file, or of its template: an instance has no file of its own.
+fn text(path: &Path) -> Result<String, String> {
+    let template = template(path).filter(|template| !path.exists() && template.is_file());
+    let path = template.as_deref().unwrap_or(path);
+    read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::IsADirectory => {
+            format!("{} is a directory: name the files in it", path.display())
+        }
+        _ => format!("cannot read {}: {error}", path.display()),
+    })
+}
+
+/// The drop-ins in the directories beside the unit, in the order of their names. Those of an instance
+/// replace those of its template that have the same name.
 fn drop_ins(path: &Path) -> Vec<String> {
-    let mut folder = path.as_os_str().to_owned();
-    folder.push(".d");
-    let mut found: Vec<PathBuf> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension() == Some(OsStr::new("conf")))
-        .collect();
-    found.sort();
-    found.iter().filter_map(|path| read(path).ok()).collect()
+    let mut found: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+    for unit in template(path).iter().map(PathBuf::as_path).chain([path]) {
+        let mut folder = unit.as_os_str().to_owned();
+        folder.push(".d");
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let entries = entries.map(|entry| (entry.file_name(), entry.path()));
+        found.extend(entries.filter(|(_, path)| path.extension() == Some(OsStr::new("conf"))));
+    }
+    found.values().filter_map(|path| read(path).ok()).collect()
 }
 
 /// The text of a file, without the byte order mark that editors of Windows put at its beginning: systemd,

@@ -3,10 +3,11 @@
 use super::document::{Document, Entry, Value, literal};
 use super::ini::{self, Section};
 use super::values::{span, words};
+use std::collections::BTreeSet;
 
 pub(super) fn import(text: &str) -> Document {
     let mut document = Document::default();
-    let sections = ini::python(text, &[';']);
+    let sections = ini::python(text, &[';'], str::to_owned);
     let mut sockets = Vec::new();
     for section in &sections {
         if let Some(name) = section.name.strip_prefix("socket:") {
@@ -26,15 +27,40 @@ pub(super) fn import(text: &str) -> Document {
             }
         } else if section.name.starts_with("plugin:") {
             document.note(&format!("[{}]", section.name), "listend has no plugins");
-        } else if section.name != "env"
-            && !["socket:", "env:"]
+        } else if section.name.starts_with("env:") {
+            let mut watchers = sections
                 .iter()
-                .any(|start| section.name.starts_with(start))
-        {
+                .filter_map(|other| other.name.strip_prefix("watcher:"));
+            if !watchers.any(|name| is_environment_of(section, name)) {
+                document.note(&format!("[{}]", section.name), "no watcher has such a name");
+            }
+        } else if section.name != "env" && !section.name.starts_with("socket:") {
             document.note(&format!("[{}]", section.name), "it is not known here");
         }
     }
     document
+}
+
+/// Whether `[env:NAMES]` is about this watcher: names and patterns, with commas.
+fn is_environment_of(section: &Section, watcher: &str) -> bool {
+    let patterns = section.name.strip_prefix("env:");
+    patterns.is_some_and(|patterns| {
+        let mut patterns = patterns.split(',').map(str::trim);
+        patterns.any(|pattern| matches(pattern.as_bytes(), watcher.as_bytes()))
+    })
+}
+
+/// Whether a name is like a pattern with `*` and `?`.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), None) => matches(rest, name),
+        (Some((b'*', rest)), Some((_, behind))) => matches(rest, name) || matches(pattern, behind),
+        (Some((wanted, rest)), Some((letter, behind))) => {
+            (*wanted == b'?' || wanted == letter) && matches(rest, behind)
+        }
+        (None, Some(_)) | (Some(_), None) => false,
+    }
 }
 
 fn is_true(text: &str) -> bool {
@@ -69,12 +95,17 @@ fn socket(name: &str, section: &Section) -> Entry {
             "so_reuseport" if is_true(value) => {
                 listener.note("so_reuseport", "the workers share one socket");
             }
-            "umask" => {
-                let bits = u32::from_str_radix(value, 8).unwrap_or(0o077);
-                listener.set("mode", format!("{:04o}", 0o666 & !bits));
-            }
+            // circusd reads it as a decimal number.
+            "umask" => match value.parse::<u32>() {
+                Ok(bits) => listener.set("mode", format!("{:04o}", 0o666 & !bits)),
+                Err(_) => listener.note(&format!("{key} = {value}"), "it is no decimal number"),
+            },
             _ => listener.note(&format!("{key} = {value}"), "there is no such setting"),
         }
+    }
+    if section.get("path").is_some() && section.get("umask").is_none() {
+        // circusd's default is 8, which leaves all that connect(2) asks for; that of listend is 0600.
+        listener.set("mode", "0666");
     }
     listener
 }
@@ -111,7 +142,10 @@ fn expanded(
                 named.push(name.clone());
                 out.push_str(&format!("{{fd:{name}}}"));
             }
-            ("wid", None) => out.push_str("{instance}"),
+            ("wid", None) => {
+                worker.note(&rest[at..behind], "{instance} counts from 0");
+                out.push_str("{instance}");
+            }
             _ => {
                 worker.note(&rest[at..behind], "it has no placeholder");
                 out.push_str(&literal(&rest[at..behind]));
@@ -144,7 +178,8 @@ fn watcher(name: &str, section: &Section, all: &[Section], sockets: &[(String, S
         if named.is_empty() {
             named = sockets.iter().map(|(_, name)| name.clone()).collect();
         }
-        named.dedup();
+        let mut known = BTreeSet::new();
+        named.retain(|name| known.insert(name.clone()));
         worker.set("listeners", named);
         // circusd's sockets are.
         worker.set("nonblocking", "true");
@@ -156,14 +191,7 @@ fn watcher(name: &str, section: &Section, all: &[Section], sockets: &[(String, S
         setting(key, value, &mut worker);
     }
     let of_all = all.iter().filter(|other| other.name == "env");
-    let environments = all.iter().filter(|other| {
-        let names = other.name.strip_prefix("env:");
-        names.is_some_and(|names| {
-            names
-                .split(',')
-                .any(|one| one.trim() == name || one.trim() == "*")
-        })
-    });
+    let environments = all.iter().filter(|other| is_environment_of(other, name));
     let environments = of_all.chain(environments);
     for (variable, value) in environments.flat_map(|section| &section.keys) {
         if value.contains('$') || value.contains("((circus.") {
@@ -171,7 +199,7 @@ fn watcher(name: &str, section: &Section, all: &[Section], sockets: &[(String, S
             worker.note(&format!("{variable} = {value}"), why);
             continue;
         }
-        let pair = (variable.to_ascii_uppercase(), literal(value));
+        let pair = (variable.clone(), literal(value));
         worker.add("environment", Value::Map(vec![pair]));
     }
     worker

@@ -11,9 +11,10 @@ pub(super) fn import(tree: &Json) -> Document {
         add(name, service, &mut document);
     }
     let others = tree.as_object().into_iter().flatten();
-    for (key, _) in
-        others.filter(|(key, _)| !matches!(key.as_str(), "services" | "version" | "name"))
-    {
+    // What `x-` begins is nothing but a place for anchors, which are resolved.
+    let is_known =
+        |key: &str| matches!(key, "services" | "version" | "name") || key.starts_with("x-");
+    for (key, _) in others.filter(|(key, _)| !is_known(key)) {
         document.note(
             key,
             "listend runs programs of this machine, without containers",

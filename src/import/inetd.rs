@@ -86,6 +86,9 @@ impl Service<'_> {
         if self.program == "internal" {
             return document.note(line, "listend has no services of its own");
         }
+        if self.service.starts_with("tcpmux/") {
+            return document.note(line, "listend has no tcpmux");
+        }
         if self.protocol.starts_with("rpc/")
             || self.service.contains('/') && !self.service.starts_with('/')
         {

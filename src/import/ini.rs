@@ -55,8 +55,8 @@ fn take(sections: &mut Vec<Section>, line: &str) {
 }
 
 /// The sections of a file as Python's configparser reads it: indented lines continue a value, and one of these
-/// characters behind a blank begins a comment.
-pub(super) fn python(text: &str, comments: &[char]) -> Vec<Section> {
+/// characters behind a blank begins a comment. `key` is what the program makes of the name of a key.
+pub(super) fn python(text: &str, comments: &[char], key: fn(&str) -> String) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
     for line in text.lines() {
         let trimmed = line.trim();
@@ -87,7 +87,7 @@ pub(super) fn python(text: &str, comments: &[char]) -> Vec<Section> {
         } else if let Some(section) = sections.last_mut() {
             let at = line.find(['=', ':']).unwrap_or(line.len());
             let value = line.get(at + 1..).unwrap_or_default().trim();
-            let pair = (line[..at].trim().to_ascii_lowercase(), value.to_owned());
+            let pair = (key(line[..at].trim()), value.to_owned());
             section.keys.push(pair);
         }
     }

@@ -20,7 +20,7 @@ mod systemd_socket;
 mod unit;
 mod values;
 
-pub use unit::Unit;
+pub use unit::{Unit, template_of};
 
 use crate::config;
 
@@ -90,13 +90,20 @@ pub fn format_of(path: &str, text: &str) -> Option<Format> {
 }
 
 /// The names of the units that belong to this one, of those that are there: the service of a socket unit,
-/// the socket units of a service.
+/// the socket units of a service. An instance of a template is there with its template.
 pub fn counterparts(unit: &Unit, is_there: impl Fn(&str) -> bool) -> Vec<String> {
-    let mut names = if unit.name.ends_with(".socket") {
-        vec![systemd_socket::service_file(unit)]
-    } else {
-        systemd::sockets_of(unit, &is_there)
+    let is_there = |name: &str| {
+        is_there(name) || template_of(name).is_some_and(|template| is_there(&template))
     };
+    let mut names = if unit.name.ends_with(".socket") {
+        vec![systemd_socket::service_of(unit)]
+    } else {
+        systemd::sockets_of(unit, is_there)
+    };
+    // `app@%i.service` in a template is the template.
+    for name in names.iter_mut().filter(|name| name.contains("@%")) {
+        *name = template_of(name).unwrap_or_default();
+    }
     names.retain(|name| is_there(name));
     names
 }

@@ -61,7 +61,7 @@ fn add(app: &Json, document: &mut Document) {
         (None, Some((_, "rb"))) => Some("ruby"),
         (None, Some((_, "php"))) => Some("php"),
         (None, Some((_, "pl"))) => Some("perl"),
-        (None, Some((_, "sh"))) => Some("sh"),
+        (None, Some((_, "sh"))) => Some("bash"),
         (None, _) => None,
     };
     if let Some(interpreter) = interpreter {

@@ -6,7 +6,7 @@ use super::values::{octal, seconds_text, words};
 
 pub(super) fn import(text: &str) -> Document {
     let mut document = Document::default();
-    let sections = ini::python(text, &[';', '#']);
+    let sections = ini::python(text, &[';', '#'], str::to_ascii_lowercase);
     for section in &sections {
         let (kind, name) = section.name.split_once(':').unwrap_or((&section.name, ""));
         match kind {

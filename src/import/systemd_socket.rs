@@ -26,21 +26,20 @@ impl Socket {
 fn service_name(unit: &str, service: Option<&str>, accept: bool) -> String {
     match (service, stem(unit)) {
         (Some(name), _) => name.to_owned(),
-        (None, stem) if accept => format!("{stem}@.service"),
+        // Those of an instance are instances of the same template as those of its template.
+        (None, stem) if accept => {
+            let prefix = stem.split('@').next().unwrap_or(stem);
+            format!("{prefix}@.service")
+        }
         (None, stem) => format!("{stem}.service"),
     }
 }
 
-/// The file of the unit that a socket unit starts.
-pub(super) fn service_file(unit: &Unit) -> String {
+/// The unit that a socket unit starts.
+pub(super) fn service_of(unit: &Unit) -> String {
     let keys = assignments(unit, "Socket");
     let accept = last(&keys, "Accept").is_some_and(is_true);
-    let name = service_name(&unit.name, last(&keys, "Service"), accept);
-    // An instance of a template is not a file.
-    match name.split_once('@') {
-        Some((template, _)) => format!("{template}@.service"),
-        None => name,
-    }
+    service_name(&unit.name, last(&keys, "Service"), accept)
 }
 
 pub(super) fn is_served_by(socket: &Socket, service: &str) -> bool {
@@ -55,8 +54,7 @@ pub(super) fn is_served_by(socket: &Socket, service: &str) -> bool {
 pub(super) fn socket(unit: &Unit, document: &mut Document) -> Socket {
     let keys = assignments(unit, "Socket");
     let name = last(&keys, "FileDescriptorName").unwrap_or(stem(&unit.name));
-    let name = name.trim_end_matches('@');
-    let mut listener = Entry::new(name);
+    let mut listener = Entry::new(name.trim_end_matches('@'));
     let mut socket = Socket {
         unit: unit.name.clone(),
         service: last(&keys, "Service").map(str::to_owned),

@@ -302,7 +302,7 @@ fn watchers_of_circus() {
             "listeners: [web]",
             "instances: 2",
             "stop_timeout: 45s",
-            "environment: { LANG: C }",
+            "environment: { lang: C }",
             "limits: { nofile: 500 }",
         ],
     );

@@ -18,6 +18,31 @@ pub(super) fn stem(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
+/// The file of the template of which this unit is an instance: `app@.service` of `app@blog.service`.
+pub fn template_of(name: &str) -> Option<String> {
+    let (prefix, instance) = stem(name).split_once('@')?;
+    let kind = &name[stem(name).len()..];
+    (!instance.is_empty()).then(|| format!("{prefix}@{kind}"))
+}
+
+/// The name of an instance as a path has it: what `systemd-escape --unescape` makes of it.
+fn unescaped(name: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = name;
+    while let Some(letter) = rest.chars().next() {
+        let code = rest.strip_prefix("\\x").and_then(|code| code.get(..2));
+        if let Some(byte) = code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            bytes.push(byte);
+            rest = &rest[4..];
+            continue;
+        }
+        let plain = if letter == '-' { '/' } else { letter };
+        bytes.extend(plain.to_string().bytes());
+        rest = &rest[letter.len_utf8()..];
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// The assignments of a section, those of drop-ins behind it. An empty one forgets what was assigned before.
 pub(super) fn assignments(unit: &Unit, section: &str) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
@@ -28,11 +53,38 @@ pub(super) fn assignments(unit: &Unit, section: &str) -> Vec<(String, String)> {
             if value.is_empty() {
                 found.retain(|(name, _)| *name != key);
             } else {
-                found.push((key, value));
+                found.push((key, instantiated(value, unit)));
             }
         }
     }
     found
+}
+
+/// A value with the name of the instance in it, if the unit is one.
+fn instantiated(value: String, unit: &Unit) -> String {
+    let instance = stem(&unit.name).split_once('@');
+    let Some((_, instance)) = instance.filter(|(_, instance)| !instance.is_empty()) else {
+        return value;
+    };
+    let mut out = String::new();
+    let mut letters = value.chars();
+    while let Some(letter) = letters.next() {
+        out.push(letter);
+        if letter != '%' {
+            continue;
+        }
+        let name = match letters.next() {
+            Some('i') => instance.to_owned(),
+            Some('I') => unescaped(instance),
+            other => {
+                out.extend(other);
+                continue;
+            }
+        };
+        out.pop();
+        out.push_str(&name.replace('%', "%%"));
+    }
+    out
 }
 
 /// Whether the last assignment is an empty one.

@@ -93,6 +93,55 @@ fn a_byte_order_mark_hides_no_line() {
 }
 
 #[test]
+fn an_instance_is_read_from_its_template() {
+    let dir = TempDir::new();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().expect("it has one")).expect("it is ours");
+        fs::write(path, text).expect("it is ours");
+    };
+    write("app@.socket", "[Socket]\nListenStream=127.0.0.1:%i\n");
+    write("app@.service", "[Service]\nExecStart=/bin/app %i\n");
+    write(
+        "app@.service.d/a.conf",
+        "[Service]\nEnvironment=A=template\nNice=1\n",
+    );
+    write("app@.service.d/b.conf", "[Service]\nEnvironment=B=1\n");
+    write("app@8080.service.d/a.conf", "[Service]\nEnvironment=A=%i\n");
+    let output = run(&[&dir.path().join("app@8080.socket")]);
+    let yaml = accepted(&String::from_utf8(output.stdout).expect("UTF-8"));
+    for line in [
+        "address: [127.0.0.1:8080]",
+        "command: [/bin/app, 8080]",
+        "listeners: [app@8080]",
+        "environment: { A: 8080, B: 1 }",
+    ] {
+        assert!(yaml.contains(line), "{line}: {yaml}");
+    }
+    assert!(!yaml.contains("nice"), "{yaml}");
+    assert_eq!(yaml.matches("command:").count(), 1, "{yaml}");
+    write(
+        "c@.socket",
+        "[Socket]\nListenStream=/run/c\nService=c@%i.service\n",
+    );
+    write(
+        "c@.service",
+        "[Service]\nExecStart=/bin/c\nSockets=c@%i.socket\n",
+    );
+    let output = run(&[&dir.path().join("c@.socket")]);
+    let yaml = accepted(&String::from_utf8(output.stdout).expect("UTF-8"));
+    assert_eq!(yaml.matches("command: [/bin/c]").count(), 1, "{yaml}");
+    let output = run(&[&dir.path().join("b@8080.socket")]);
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    let output = run(&[dir.path()]);
+    let told = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(
+        told.contains("is a directory: name the files in it"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_unit_brings_those_that_belong_to_it_and_no_other() {
     let dir = TempDir::new();
     let files = [

@@ -279,7 +279,7 @@ fn sections_and_times_of_circus() {
     has(
         &yaml,
         &[
-            "environment: { GLOBAL: 1, OWN: 2 }",
+            "environment: { global: 1, own: 2 }",
             "stop_timeout: 500ms",
             "nofile: 9",
         ],
@@ -511,6 +511,45 @@ fn variables_and_limits_of_circus() {
         ],
     );
     names(&yaml, &["((circus.env.user))"]);
+}
+
+#[test]
+fn environments_of_circus_go_to_those_whose_names_match() {
+    let text = "[watcher:web-1]\ncmd = /bin/a $(circus.sockets.x) $(circus.sockets.y) $(circus.sockets.x)\n\
+        use_sockets = True\n[watcher:other]\ncmd = /bin/b\n[env:web-*, oth?r]\nA = 1\n[env:web]\nB = 1\n\
+        [socket:x]\npath = /run/x\n[socket:y]\npath = /run/y\numask = 63\n";
+    let yaml = made(Format::Circus, &[("circus.ini", text)]);
+    assert_eq!(yaml.matches("environment: { A: 1 }").count(), 2, "{yaml}");
+    names(&yaml, &["[env:web]"]);
+    has(
+        &yaml,
+        &["listeners: [x, \"y\"]", "mode: 0666", "mode: 0600"],
+    );
+}
+
+#[test]
+fn instances_of_a_template_have_a_name() {
+    let socket = "[Unit]\nDescription=For %i\n[Socket]\nListenStream=/run/app/%i.sock\nListenStream=127.0.0.1:80%i\n\
+        SocketUser=www-%i\n";
+    let service = "[Service]\nExecStart=/bin/app %i %I %p %n\nUser=www-%i\nEnvironment=NAME=%i\n";
+    let yaml = made(
+        Format::Systemd,
+        &[("app@01.socket", socket), ("app@01.service", service)],
+    );
+    has(
+        &yaml,
+        &[
+            "app@01:",
+            "# For 01",
+            "address: [unix:/run/app/01.sock, 127.0.0.1:8001]",
+            "owner: www-01",
+            "command: [/bin/app, 01, 01, app, app@01.service]",
+            "listeners: [app@01]",
+            "user: www-01",
+            "environment: { NAME: 01 }",
+        ],
+    );
+    lacks(&yaml, &["not translated", "Replace the specifiers"]);
 }
 
 #[test]
