@@ -43,7 +43,7 @@ pub struct Depth {
     /// The number of packets of clients that the kernel has dropped at this socket since it was
     /// created: a TCP client that tries again counts each time. `None` where nothing is counted: a full
     /// unix socket, FIFO or message queue makes its clients wait and drops nothing; and where more is
-    /// counted than what is lost ([`tcp_drops`]).
+    /// counted than what is lost (`tcp_drops`).
     pub drops: Option<u64>,
 }
 
