@@ -4,7 +4,8 @@ use crate::report::{FileId, Kind, Place, Problem, Report, Sources};
 
 /// Reads the lines: blank lines and those that start with `#` or `;` are skipped, `export ` in front
 /// is ignored, a value may be quoted with `'` (as it stands) or `"` (with `\"`, `\\`, `\$`, `` \` ``
-/// and `\n`). Nothing is expanded. Every line that is none of that is a problem with its place, and
+/// and `\n`). A backslash at the end of a line joins it with the next one, but between `'`; a value in
+/// quotes may have several lines. Nothing is expanded. Every line that is none of that is a problem with its place, and
 /// without its text: such files hold secrets, and what is told ends in the log. A byte order mark at the
 /// beginning, which editors of Windows write, is skipped, as docker does.
 pub(super) fn parse(
@@ -15,14 +16,23 @@ pub(super) fn parse(
     let mut variables = Vec::new();
     let mut wrong = Vec::new();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    for (index, raw) in text.lines().enumerate() {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut next = 0;
+    while let Some(raw) = lines.get(next) {
+        let index = next;
+        next += 1;
         let line = raw.trim();
         if line.is_empty() || line.starts_with(['#', ';']) {
             continue;
         }
-        match assignment(line) {
+        let (whole, more) = continued(line, &lines[next..]);
+        next += more;
+        match assignment(whole.trim()) {
             Ok(pair) => variables.push(pair),
-            Err(message) => {
+            Err(mut message) => {
+                if more > 0 {
+                    message.push_str(&format!("; it goes on to line {next}"));
+                }
                 let column = raw.chars().take_while(|c| c.is_whitespace()).count() as u32 + 1;
                 let length = line.chars().count().max(1) as u32;
                 wrong.push((index as u32 + 1, column, length, message));
@@ -47,6 +57,44 @@ pub(super) fn parse(
         }
     }
     (variables, report)
+}
+
+/// A line with those behind it that belong to it, and how many they are. A quote that is never closed has
+/// none.
+fn continued(line: &str, behind: &[&str]) -> (String, usize) {
+    let value = line.split_once('=').map_or("", |(_, value)| value);
+    let mut whole = line.to_owned();
+    let mut letters = value.trim_start().chars();
+    let Some(quote) = letters.next().filter(|c| matches!(c, '"' | '\'')) else {
+        let mut more = 0;
+        while whole.ends_with('\\')
+            && let Some(next) = behind.get(more)
+        {
+            whole.pop();
+            whole.push_str(next.trim_end());
+            more += 1;
+        }
+        return (whole, more);
+    };
+    let is_closed = |letters: std::str::Chars<'_>| {
+        let mut is_escaped = false;
+        letters.into_iter().any(|letter| {
+            let is_plain = std::mem::take(&mut is_escaped);
+            is_escaped = !is_plain && letter == '\\' && quote == '"';
+            !is_plain && letter == quote
+        })
+    };
+    let mut more = 0;
+    let mut closed = is_closed(letters);
+    while !closed {
+        let Some(next) = behind.get(more) else {
+            return (line.to_owned(), 0);
+        };
+        closed = is_closed(next.chars());
+        whole.extend(["\n", next]);
+        more += 1;
+    }
+    (whole, more)
 }
 
 fn assignment(line: &str) -> Result<(String, String), String> {
@@ -92,6 +140,7 @@ fn unquote(value: &str) -> Result<String, String> {
         if letter == '\\' && quote == '"' {
             match letters.next() {
                 Some('n') => out.push('\n'),
+                Some('\n') => {}
                 Some(plain @ ('"' | '\\' | '$' | '`')) => out.push(plain),
                 Some(other) => out.extend(['\\', other]),
                 None => break,
@@ -123,6 +172,37 @@ mod tests {
         assert_eq!(get("E"), Some(""));
         assert_eq!(report.errors.len(), 1, "`B ` is not a name");
         assert_eq!(report.errors[0].place.unwrap().line, 4);
+    }
+
+    #[test]
+    fn values_may_have_several_lines() {
+        let text = "A=\"-a :80 \\\n   -b\"\nB=x \\\n  y\nC='one\ntwo\\\n# three'\nD=\"k\\\"\nl\"\n# end \\\nE=1\\";
+        let mut sources = Sources::default();
+        let (variables, report) = parse("f", text, &mut sources);
+        let wanted = [
+            ("A", "-a :80    -b"),
+            ("B", "x   y"),
+            ("C", "one\ntwo\\\n# three"),
+            ("D", "k\"\nl"),
+            ("E", "1\\"),
+        ];
+        let wanted = wanted.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(variables, wanted);
+        assert!(report.errors.is_empty(), "{report:?}");
+    }
+
+    #[test]
+    fn a_mistake_in_several_lines_names_the_last() {
+        let mut sources = Sources::default();
+        let (variables, report) = parse("f", "A=1\nB=\"open\nC=2\nD=\"z\"\nE=3\n", &mut sources);
+        let names: Vec<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["A", "E"]);
+        let [error] = report.errors.as_slice() else {
+            panic!("{report:?}");
+        };
+        assert_eq!(error.place.map(|place| place.line), Some(2));
+        let told = "there is text after the closing quote; it goes on to line 4";
+        assert_eq!(error.message, told);
     }
 
     #[test]
