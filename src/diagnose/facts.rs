@@ -150,7 +150,7 @@ pub fn facts(
         // A socket that may or may not be in the way is not, if binding worked.
         let real = all
             .iter()
-            .filter(|one| one.certain || bind != Bind::Possible);
+            .filter(|one| !one.has_closed && (one.certain || bind != Bind::Possible));
         real.map(HolderFacts::of).collect()
     });
     Facts {

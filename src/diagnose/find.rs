@@ -29,8 +29,8 @@ pub(super) struct Finding {
     pub(super) causes: Vec<String>,
     /// Whether only connections are in the way.
     pub(super) only_connections: bool,
-    /// Whether those have ended, and are remembered for a minute.
-    pub(super) only_ended: bool,
+    /// The hint where what is in the way goes away by itself.
+    pub(super) again: Option<&'static str>,
 }
 
 impl Finding {
@@ -59,6 +59,8 @@ pub(super) struct Occupant {
     pub(super) pids: Vec<i32>,
     /// The connections or bytes that wait in the socket.
     pub(super) waiting: Option<u32>,
+    /// Whether it has been closed since it was found in the way.
+    pub(super) has_closed: bool,
 }
 
 /// The sockets in the way of this one, servers first; `None` for kinds of which the kernel has no
@@ -84,6 +86,8 @@ pub(super) fn occupants(endpoint: &Endpoint, machine: &Machine) -> Option<Vec<Oc
                     person: holder::master(pids, machine).map(|(person, _)| person),
                     pids: pids.to_vec(),
                     waiting: row.waiting,
+                    has_closed: matches!(row.state, State::Server | State::Connection)
+                        && machine.has_closed(*transport, address.port(), row.inode),
                 }
             };
             Some(rows.into_iter().map(occupant).collect())
@@ -178,7 +182,12 @@ fn found(occupants: Vec<Occupant>, endpoint: &Endpoint, machine: &Machine) -> Fi
         finding.sockets.push((local, occupant.pids.clone()));
         // All are of one state: what matters most.
         finding.only_connections = occupant.state != State::Server && occupant.remote.is_some();
-        finding.only_ended = occupant.state == State::TimeWait;
+        finding.again = match occupant.state {
+            _ if occupant.has_closed => Some("try again"),
+            State::Server | State::Connection => None,
+            State::Closing => Some("try again in a minute or two"),
+            State::TimeWait => Some("try again in a minute"),
+        };
         if let Some(cause) = cause(&occupant, endpoint, machine)
             && finding.causes.len() < SHOWN
             && !finding.causes.contains(&cause)
@@ -202,13 +211,14 @@ fn cause(occupant: &Occupant, endpoint: &Endpoint, machine: &Machine) -> Option<
     let who = occupant.who(machine)?;
     let local = &occupant.local;
     let line = match (occupant.state, occupant.remote) {
+        _ if occupant.has_closed => format!("{local} was held by {who}"),
         _ if matches!(endpoint, Endpoint::Unix { .. }) => format!("held by {who}"),
         (State::Server, _) => format!("held by {who}, {} {local}", doing(endpoint)),
         (State::Connection, remote) => {
             let port = local.rsplit(':').next().and_then(|port| port.parse().ok());
             let outgoing = port.is_some_and(|port| machine.settings().is_ephemeral(port));
             let kind = if outgoing { "an outgoing" } else { "a" };
-            let remote = remote.map_or_else(String::new, |remote| remote.to_string());
+            let remote = shown(remote);
             if endpoint.accepts() {
                 format!(
                     "{kind} connection of {who} to {remote} uses this port as its source for as \
@@ -218,12 +228,21 @@ fn cause(occupant: &Occupant, endpoint: &Endpoint, machine: &Machine) -> Option<
                 format!("held by {who}, bound to {local} and connected to {remote}")
             }
         }
+        (State::Closing, remote) => format!(
+            "a connection to {} that its process has closed keeps the port until the peer closes it \
+             too, or a minute or two at most",
+            shown(remote)
+        ),
         (State::TimeWait, remote) => format!(
             "a connection to {} that has ended keeps the port for a minute (TIME_WAIT)",
-            remote.map_or_else(String::new, |remote| remote.to_string())
+            shown(remote)
         ),
     };
     Some(line)
+}
+
+fn shown(remote: Option<SocketAddr>) -> String {
+    remote.map_or_else(String::new, |remote| remote.to_string())
 }
 
 /// The verb for a server at this kind of address.
@@ -240,6 +259,9 @@ impl Occupant {
     pub(super) fn who(&self, machine: &Machine) -> Option<String> {
         match (&self.person, &self.user) {
             (Some(person), _) => Some(named(&person.holder, self.pids.len().saturating_sub(1))),
+            (None, Some(user)) if self.has_closed => {
+                Some(format!("a process of user {user} that has closed it since"))
+            }
             (None, Some(user)) => Some(hidden(user, machine)),
             (None, None) => None,
         }
@@ -251,12 +273,14 @@ fn in_the_way(rows: &[InetRow], asked: SocketAddr, v6_only: bool) -> Vec<(&InetR
     let rank = |row: &InetRow| -> Option<(State, Conflict)> {
         Some((row.state, conflict(asked, v6_only, row.local)?))
     };
-    const ORDER: [(State, Conflict); 6] = [
+    const ORDER: [(State, Conflict); 8] = [
         (State::Server, Conflict::Certain),
         (State::Server, Conflict::IfDualStack),
         (State::Connection, Conflict::Certain),
+        (State::Closing, Conflict::Certain),
         (State::TimeWait, Conflict::Certain),
         (State::Connection, Conflict::IfDualStack),
+        (State::Closing, Conflict::IfDualStack),
         (State::TimeWait, Conflict::IfDualStack),
     ];
     let conflicting: Vec<(&InetRow, (State, Conflict))> = rows
@@ -326,6 +350,7 @@ fn unix_occupant(state: State, local: String, pids: Vec<i32>, machine: &Machine)
         person: holder::master(&pids, machine).map(|(person, _)| person),
         pids,
         waiting: None,
+        has_closed: false,
     }
 }
 

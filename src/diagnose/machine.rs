@@ -38,6 +38,8 @@ pub struct Machine {
     kernel: OnceCell<Kernel>,
     unix: OnceCell<HashMap<Vec<u8>, Vec<UnixSocket>>>,
     sockets: OnceCell<HashMap<u64, Vec<i32>>>,
+    /// A second look at the tables of sockets, after the processes were looked through.
+    later: OnceCell<Box<Machine>>,
     planned: OnceCell<usize>,
     users: RefCell<HashMap<u32, String>>,
     people: RefCell<HashMap<i32, Option<ProcessInfo>>>,
@@ -289,6 +291,22 @@ impl Machine {
         by_port.get(&port).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether a socket of this port was closed while the processes were looked through, so that none of
+    /// them was seen to have it.
+    pub(super) fn has_closed(&self, transport: Transport, port: u16, inode: u64) -> bool {
+        if !self.processes_of(inode).is_empty() {
+            return false;
+        }
+        let later = self.later.get_or_init(|| {
+            Box::new(Machine {
+                namespace: self.namespace.clone(),
+                ..Machine::default()
+            })
+        });
+        let mut rows = later.sockets_on(transport, port).iter();
+        rows.all(|row| row.inode != inode)
+    }
+
     /// The addresses of this port where MPTCP sockets listen.
     pub(super) fn mptcp_listeners(&self, port: u16) -> Vec<IpAddr> {
         self.read(|| crate::listener::mptcp_listeners(port))
@@ -405,6 +423,27 @@ fn socket_inode(target: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // It was said to be "in another container or namespace".
+    #[test]
+    fn a_socket_that_has_been_closed_meanwhile_is_told_from_one_that_is_hidden() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let port = server.local_addr().expect("an address").port();
+        let machine = || {
+            let machine = Machine::new();
+            let rows = machine.sockets_on(Transport::Tcp, port);
+            let inode = rows.first().expect("it listens").inode;
+            (machine, inode)
+        };
+        let (seen, inode) = machine();
+        assert!(!seen.has_closed(Transport::Tcp, port, inode));
+        let (hidden, _) = machine();
+        hidden.sockets.set(HashMap::new()).expect("not read yet");
+        assert!(!hidden.has_closed(Transport::Tcp, port, inode));
+        let (closed, _) = machine();
+        drop(server);
+        assert!(closed.has_closed(Transport::Tcp, port, inode));
+    }
 
     #[test]
     fn only_links_to_sockets_count() {

@@ -23,15 +23,18 @@ const PROXIES: &[(&str, &str)] = &[
 
 /// The hint for sockets that are in the way and not listend's own.
 pub(super) fn hint(finding: &Finding, endpoint: &Endpoint, machine: &Machine) -> String {
-    let Finding {
-        holders,
-        only_ended,
-        only_connections,
-        ..
-    } = finding;
-    if *only_ended {
-        return reserve("try again in a minute", endpoint, machine);
+    let hint = match finding.again {
+        Some(again) => again.to_owned(),
+        None => stop(&finding.holders, endpoint),
+    };
+    if finding.only_connections {
+        reserve(&hint, endpoint, machine)
+    } else {
+        hint
     }
+}
+
+fn stop(holders: &[Holder], endpoint: &Endpoint) -> String {
     let actions: BTreeSet<String> = holders
         .iter()
         .map(|holder| action(holder, endpoint))
@@ -42,12 +45,7 @@ pub(super) fn hint(finding: &Finding, endpoint: &Endpoint, machine: &Machine) ->
         [one] => one.clone(),
         several => format!("stop all of them: {}", several.join("; ")),
     };
-    let otherwise = format!("{stop}, or choose another address");
-    if *only_connections {
-        reserve(&otherwise, endpoint, machine)
-    } else {
-        otherwise
-    }
+    format!("{stop}, or choose another address")
 }
 
 /// Adds to the hint how to keep outgoing connections off a port that they may get.
@@ -163,10 +161,10 @@ mod tests {
     use super::*;
     use crate::config::Transport;
 
-    fn tcp() -> Endpoint {
+    fn tcp(port: u16) -> Endpoint {
         Endpoint::Inet {
             transport: Transport::Tcp,
-            address: "127.0.0.1:8080".parse().unwrap(),
+            address: ([127, 0, 0, 1], port).into(),
             v6_only: true,
             optional: false,
             scope: None,
@@ -185,8 +183,9 @@ mod tests {
 
     #[test]
     fn nobody_is_told_to_stop_what_other_things_depend_on() {
-        let of = |holder: &Holder| action(holder, &tcp());
-        let systemd = of(&holder(1, "systemd", Some("init.scope"), false));
+        let of = |holder: &Holder| action(holder, &tcp(8080));
+        // No unit of this machine listens there.
+        let systemd = action(&holder(1, "systemd", Some("init.scope"), false), &tcp(0));
         assert!(systemd.contains("list-sockets"), "{systemd}");
         assert!(!systemd.contains("process 1"), "{systemd}");
         let proxy = of(&holder(7, "docker-proxy", Some("docker.service"), false));
@@ -218,7 +217,7 @@ mod tests {
             ("18080", false),
             ("127.0.0.1:80", false),
         ] {
-            assert_eq!(is_address(text, &tcp()), is_it, "{text}");
+            assert_eq!(is_address(text, &tcp(8080)), is_it, "{text}");
         }
     }
 
@@ -232,7 +231,7 @@ mod tests {
             ..Finding::default()
         };
         assert_eq!(
-            hint(&finding, &tcp(), &Machine::new()),
+            hint(&finding, &tcp(8080), &Machine::new()),
             "stop all of them: stop it (systemctl stop a.service); stop process 8, or choose \
              another address"
         );

@@ -32,8 +32,25 @@ pub enum State {
     Server,
     /// Part of a connection.
     Connection,
+    /// A connection that no process has any more, and whose peer has not closed it yet.
+    Closing,
     /// A connection that has ended and is remembered for a minute.
     TimeWait,
+}
+
+impl State {
+    fn of_tcp(state: &TcpState, inode: u64) -> State {
+        match state {
+            TcpState::Listen => State::Server,
+            TcpState::TimeWait => State::TimeWait,
+            TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck
+                if inode == 0 =>
+            {
+                State::Closing
+            }
+            _ => State::Connection,
+        }
+    }
 }
 
 /// The table of TCP sockets of this network namespace; empty where it cannot be read.
@@ -43,11 +60,7 @@ pub(super) fn tcp() -> Vec<InetRow> {
     rows.map(|row| InetRow {
         local: row.local_address,
         remote: row.remote_address,
-        state: match row.state {
-            TcpState::Listen => State::Server,
-            TcpState::TimeWait => State::TimeWait,
-            _ => State::Connection,
-        },
+        state: State::of_tcp(&row.state, row.inode),
         uid: row.uid,
         inode: row.inode,
         // For a listening socket the kernel shows its accept queue here (tcp_diag.c).

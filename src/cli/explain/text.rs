@@ -238,6 +238,9 @@ fn holder(holder: &HolderFacts, facts: &Facts) -> String {
         State::Server if facts.queue.is_some() => format!("{who}, listening on {local}"),
         State::Server => format!("{who}, bound to {local}"),
         State::Connection => format!("{who}, a connection from {local} to {remote}"),
+        State::Closing => {
+            format!("no process: a connection to {remote} that the peer has not closed yet")
+        }
         State::TimeWait => format!("no process: a connection to {remote} in TIME_WAIT"),
     }
 }

@@ -479,23 +479,7 @@ workers: {{ app: {{ command: [sleep, '1000'], listeners: [web] }} }}
     daemon.stop();
 }
 
-/// A connection keeps a port for as long as it is open: nobody is told to wait for that.
-#[test]
-fn a_connection_in_the_way_is_named_with_its_process() {
-    let world = World::new();
-    let server = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let connection = std::net::TcpStream::connect(server.local_addr().expect("an address"));
-    let connection = connection.expect("connect");
-    let port = connection.local_addr().expect("an address").port();
-    let yaml = format!("listeners: {{ web: '127.0.0.1:{port}' }}");
-    let json = world.check(&yaml, &["--json"]).expect_code(UNBOUND).json();
-    let hint = errors(&json)[0]["hint"].as_str().expect("a hint");
-    let process = format!("stop process {}", std::process::id());
-    assert!(hint.starts_with(&process), "{hint}");
-    assert!(!hint.contains("minute"), "{hint}");
-}
-
-// Conflicts with somebody else's wildcard socket: the address that is held is another one.
+/// Conflicts with somebody else's wildcard socket: the address that is held is another one.
 #[test]
 fn a_wildcard_socket_of_another_process_is_found_as_the_holder() {
     let world = World::new();

@@ -1,0 +1,62 @@
+//! Connections that keep an address from being bound.
+
+use crate::harness::World;
+use std::net::{TcpListener, TcpStream};
+
+/// EX_UNAVAILABLE of sysexits.h: a listener could not be bound.
+const UNBOUND: i32 = 69;
+
+// A connection keeps a port for as long as it is open: nobody is told to wait for that.
+#[test]
+fn a_connection_in_the_way_is_named_with_its_process() {
+    let world = World::new();
+    let server = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let connection = TcpStream::connect(server.local_addr().expect("an address"));
+    let connection = connection.expect("connect");
+    let port = connection.local_addr().expect("an address").port();
+    let yaml = format!("listeners: {{ web: '127.0.0.1:{port}' }}");
+    let json = world.check(&yaml, &["--json"]).expect_code(UNBOUND).json();
+    let hint = json["errors"][0]["hint"].as_str().expect("a hint");
+    let process = format!("stop process {}", std::process::id());
+    assert!(hint.starts_with(&process), "{hint}");
+    assert!(!hint.contains("minute"), "{hint}");
+}
+
+// A server without SO_REUSEADDR that has ended while a client stays: the connection is in FIN_WAIT_2, and no process has
+// it. It was told to be one "of a process of user root (it is in another container or namespace)".
+#[test]
+fn a_connection_that_nobody_has_any_more_is_of_nobody() {
+    let world = World::new();
+    let (server, port) = without_reuse_address();
+    let client = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+    let (accepted, _) = server.accept().expect("accept");
+    drop((accepted, server));
+    let yaml = format!("listeners: {{ web: '127.0.0.1:{port}' }}");
+    let json = world.check(&yaml, &["--json"]).expect_code(UNBOUND).json();
+    let error = &json["errors"][0];
+    let peer = client.local_addr().expect("an address");
+    let cause = format!(
+        "a connection to {peer} that its process has closed keeps the port until the peer closes it \
+         too, or a minute or two at most"
+    );
+    assert_eq!(error["causes"][0], cause, "{error}");
+    let hint = error["hint"].as_str().expect("a hint");
+    assert!(hint.starts_with("try again in a minute"), "{hint}");
+    let address = format!("127.0.0.1:{port}");
+    let explained = world.finish(["explain", "--json", &address]).json();
+    let holder = &explained["sockets"][0]["holders"][0];
+    assert_eq!(holder["state"], "closing", "{explained}");
+    drop(client);
+}
+
+/// A server whose connections keep the address from being bound: std sets SO_REUSEADDR.
+fn without_reuse_address() -> (TcpListener, u16) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    let any: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
+    socket.bind(&any.into()).expect("bind");
+    socket.listen(1).expect("listen");
+    let server = TcpListener::from(socket);
+    let port = server.local_addr().expect("an address").port();
+    (server, port)
+}
