@@ -30,7 +30,7 @@ impl Worker {
             Activation::Eager => false,
             Activation::OnDemand { .. } => {
                 counts.waiting > 0
-                    && counts.with_process == 0
+                    && self.instances_with_process() == 0
                     && counts.resting == 0
                     && self.gate.looking.is_none()
                     && !ctx.listeners.lacks_or_has_closed(self.id)

@@ -64,7 +64,7 @@ impl Worker {
         let restart = &run.life.restart;
         history.ran(uptime, restart);
         if !backoff::is_failure(status, restart) {
-            if self.counts.with_process == 1 && uptime < STABLE_AFTER {
+            if self.instances_with_process() == 1 && uptime < STABLE_AFTER {
                 self.look_for_clients(ctx, id);
             }
             return AT_NEXT_CLIENT;
@@ -88,7 +88,7 @@ impl Worker {
     /// While others of the pool run, the restart policy decides, and the delay only; else there has
     /// to be a client.
     pub(super) fn at_next_client_or_at_once(&self, id: RunId, delay: Duration) -> Next {
-        let others_run = self.counts.with_process > 1;
+        let others_run = self.instances_with_process() > 1;
         match self.runs[id].life.restart.policy {
             RestartPolicy::Always | RestartPolicy::OnFailure if others_run => {
                 Next::RestartIn(delay)
@@ -102,7 +102,7 @@ impl Worker {
     /// After its delay or its cool-down an instance joins the others if they run, and else waits
     /// for a client with them.
     pub(super) fn rested(&mut self, ctx: &mut Ctx, id: RunId) {
-        let others_run = self.counts.with_process > 0;
+        let others_run = self.instances_with_process() > 0;
         if others_run && self.runs[id].life.restart.policy != RestartPolicy::Never {
             self.spawn(ctx, id);
         } else {

@@ -12,7 +12,7 @@ use super::types::{
 };
 use super::worker::Worker;
 use crate::config::RestartPolicy;
-use crate::plan::{Activation, ListenerId, WorkerId};
+use crate::plan::{ListenerId, WorkerId};
 
 /// An instance, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Worker {
 
     fn health(&self, ctx: &Ctx) -> Health {
         let has_process = |run: &Run| run.state.process().is_some();
-        let accepts = matches!(self.lifecycle.activation, Activation::PerConnection(_));
+        let accepts = self.accepts_connections();
         if self.stopped && !self.runs.holders().any(has_process) {
             Health::Stopped
         } else if self.is_degraded() {

@@ -348,7 +348,8 @@ impl Worker {
         // A pool that clients start grows at once only if it runs.
         let starts = ctx.phase == Phase::Running
             && !self.stopped
-            && (self.is_eager() && !self.waits_for_a_listener(ctx) || self.counts.with_process > 0);
+            && (self.is_eager() && !self.waits_for_a_listener(ctx)
+                || self.instances_with_process() > 0);
         let state = if self.stopped {
             State::Stopped
         } else {

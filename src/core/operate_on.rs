@@ -102,7 +102,7 @@ impl Worker {
         ctx.stir(self.id);
         ctx.take_clients_again(self.id);
         // What clients start joins the others if these run.
-        let at_once = self.is_eager() || self.counts.with_process > 0;
+        let at_once = self.is_eager() || self.instances_with_process() > 0;
         let is_wanted = self.start_instance(ctx, id, at_once);
         let wanted = is_wanted.then_some(id).into_iter().collect();
         self.begin(ctx, Waiter::Asked(ticket), Goal::Up, wanted);

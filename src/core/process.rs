@@ -303,9 +303,10 @@ impl Worker {
             }
             Activation::Eager => {}
             Activation::OnDemand { .. } => return self.after_crash_on_demand(ctx, id),
-            // Without its descriptor nothing can serve it.
+            // Without its descriptor nothing can serve it, and with another activation nothing is to.
             Activation::PerConnection(_)
-                if !self.runs.connection(id).is_some_and(|one| one.open) =>
+                if !self.accepts_connections()
+                    || !self.runs.connection(id).is_some_and(|one| one.open) =>
             {
                 return Next::Done;
             }

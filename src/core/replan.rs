@@ -155,7 +155,8 @@ impl Worker {
     fn replace_whole(&mut self, ctx: &mut Ctx, to: Target) {
         let _what_follows_is_waited_for = self.supersede(ctx);
         self.cancel_rollout(ctx);
-        self.retire_all(ctx);
+        self.retire_instances(ctx);
+        self.keep_what_is_served(ctx);
         self.forgive_connections();
         self.next_generation();
         self.revision = to.revision;
@@ -180,19 +181,30 @@ impl Worker {
         self.removed = true;
         self.given_up = None;
         self.gate.parked.clear();
-        self.retire_all(ctx);
+        self.retire_instances(ctx);
+        let connections: Vec<RunId> = self.runs.connections().map(|one| one.run.id).collect();
+        for id in connections {
+            self.stop_instance(ctx, id);
+        }
         self.tell_if_gone(ctx);
     }
 
-    /// Stops every process, none of which is an instance any more.
-    fn retire_all(&mut self, ctx: &mut Ctx) {
+    /// Stops every process that is an instance; none is one any more.
+    fn retire_instances(&mut self, ctx: &mut Ctx) {
         let mut all: Vec<RunId> = self.runs.others().map(|run| run.id).collect();
         all.extend(self.runs.cut(0));
-        let connections: Vec<RunId> = self.runs.connections().map(|one| one.run.id).collect();
         for id in all {
             self.retire(ctx, id);
         }
-        for id in connections {
+    }
+
+    /// Leaves the connections to the processes that have them, and ends those that wait for one: nothing more is
+    /// launched by the definition that would serve them.
+    fn keep_what_is_served(&mut self, ctx: &mut Ctx) {
+        let waiting = self.runs.connections().map(|one| &one.run);
+        let waiting = waiting.filter(|run| run.state.process().is_none());
+        let waiting: Vec<RunId> = waiting.map(|run| run.id).collect();
+        for id in waiting {
             self.stop_instance(ctx, id);
         }
     }

@@ -22,8 +22,16 @@ use super::types::{
 use super::worker::Worker;
 use crate::config::{ConnectionLimits, Overflow};
 use crate::connection::Source;
-use crate::plan::{Activation, ListenerId, SocketKey};
+use crate::plan::{Activation, Lifecycle, ListenerId, SocketKey};
 use std::sync::Arc;
+
+fn limits_in(life: &Lifecycle) -> &ConnectionLimits {
+    match &life.activation {
+        Activation::PerConnection(limits) => limits,
+        // Asked only of those.
+        Activation::Eager | Activation::OnDemand { .. } => &ConnectionLimits::NONE,
+    }
+}
 
 impl Worker {
     /// How many it has had.
@@ -37,11 +45,17 @@ impl Worker {
     }
 
     fn limits(&self) -> &ConnectionLimits {
-        match &self.lifecycle.activation {
-            Activation::PerConnection(limits) => limits,
-            // Asked only of those.
-            Activation::Eager | Activation::OnDemand { .. } => &ConnectionLimits::NONE,
-        }
+        limits_in(&self.lifecycle)
+    }
+
+    /// The limits of a connection: those of its worker or, if that accepts none any more, those that it was accepted
+    /// under.
+    fn limits_of(&self, id: RunId) -> &ConnectionLimits {
+        let life = match self.accepts_connections() {
+            true => &self.lifecycle,
+            false => &self.runs[id].life,
+        };
+        limits_in(life)
     }
 
     /// Takes one client out of a queue.
@@ -65,7 +79,7 @@ impl Worker {
         self.connections.exhausted = 0;
         self.connections.totals.accepted += 1;
         // A reload may have taken away who was to serve it.
-        let serves = matches!(self.lifecycle.activation, Activation::PerConnection(_));
+        let serves = self.accepts_connections();
         if ctx.phase != Phase::Running || self.removed || !serves {
             return ctx.outbox.push(Effect::Close { connection });
         }
@@ -159,7 +173,7 @@ impl Worker {
     /// A connection has a process already. It counts, and its number is not given out again; or it is stopped, as it
     /// would have been with the others. `false` if no connections are accepted for this worker.
     pub(super) fn found(&mut self, ctx: &mut Ctx, index: u32, source: Source) -> bool {
-        if !matches!(self.lifecycle.activation, Activation::PerConnection(_)) {
+        if !self.accepts_connections() {
             return false;
         }
         let next = self.connections.next_index;
@@ -218,7 +232,7 @@ impl Worker {
     /// When a connection that is served from now on has had its time.
     pub(super) fn time_out_at(&self, now: Mono, id: RunId) -> Option<Mono> {
         self.runs.connection(id)?;
-        let timeout = self.limits().timeout?;
+        let timeout = self.limits_of(id).timeout?;
         Some(now + timeout)
     }
 
@@ -240,7 +254,7 @@ impl Worker {
 
     pub(super) fn connection_timed_out(&mut self, ctx: &mut Ctx, id: RunId, process: ProcessId) {
         let instance = self.runs[id].instance;
-        let timeout = self.limits().timeout.unwrap_or_default();
+        let timeout = self.limits_of(id).timeout.unwrap_or_default();
         ctx.emit(Event::Process(
             instance,
             process,

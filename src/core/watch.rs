@@ -14,7 +14,6 @@ use super::rollout::{Course, Rollout};
 use super::time::Mono;
 use super::types::RunId;
 use super::worker::Worker;
-use crate::plan::Activation;
 
 impl Worker {
     /// Whether a crash of an instance of the worker would fail a rollout, under way or over.
@@ -41,7 +40,7 @@ impl Worker {
     }
 
     fn is_to_be_watched(&self, rollout: &Rollout) -> bool {
-        let accepts = matches!(self.lifecycle.activation, Activation::PerConnection(_));
+        let accepts = self.accepts_connections();
         let is_another = rollout.from.revision != self.revision;
         !(self.lifecycle.rollout.watch.is_zero() || self.stopped || accepts) && is_another
     }

@@ -156,10 +156,24 @@ impl Worker {
         self.lifecycle.activation == Activation::Eager
     }
 
+    pub(super) fn accepts_connections(&self) -> bool {
+        matches!(self.lifecycle.activation, Activation::PerConnection(_))
+    }
+
+    /// How many of its instances have a process. Connections have one, too, that were accepted before a reload has
+    /// changed the activation.
+    pub(super) fn instances_with_process(&self) -> u32 {
+        let mut served = Counts::default();
+        for connection in self.runs.connections() {
+            served.change(&connection.run.state, 1);
+        }
+        self.counts.with_process - served.with_process
+    }
+
     /// Whether it serves connections, and nothing is under way with it: nothing can follow from an input for it,
     /// but at its gate.
     pub(super) fn only_serves(&self) -> bool {
-        matches!(self.lifecycle.activation, Activation::PerConnection(_))
+        self.accepts_connections()
             && self.lifecycle.scaling.is_none()
             && self.rollout.is_none()
             && self.jobs.is_empty()

@@ -2,7 +2,8 @@
 
 use super::crew::*;
 use super::*;
-use crate::config::{OnFailure, Presence};
+use crate::config::{ConnectionLimits, OnFailure, Presence};
+use crate::connection::Source;
 use crate::plan::{Activation, ListenerId};
 
 const OTHER: WorkerId = WorkerId(1);
@@ -592,4 +593,90 @@ fn a_reload_that_leaves_a_worker_as_it_is_forgets_what_went_wrong_with_it() {
     assert!(crew.core.degraded(APP).is_some());
     crew.give(Input::Configure(Box::default()));
     assert_eq!(crew.core.degraded(APP), None);
+}
+
+/// A worker that serves one connection by this limit of time.
+fn serving(timeout: Option<Duration>) -> (Crew, ProcessId) {
+    let web = ListenerLife {
+        presence: Presence::Required,
+        users: vec![APP],
+    };
+    let life = life(|life| {
+        life.activation = Activation::PerConnection(ConnectionLimits {
+            timeout,
+            ..ConnectionLimits::NONE
+        });
+        life.instances = 0;
+    });
+    let mut crew = Crew::of(Core::new(vec![life], WhenDone::Hold).with_listeners(vec![web]));
+    comes(&mut crew);
+    let accept = |effect: &Effect| match effect {
+        Effect::Accept { connection, .. } => Some(*connection),
+        _ => None,
+    };
+    let connection = crew.effects.iter().find_map(accept).expect("it is taken");
+    crew.give(Input::Accepted {
+        connection,
+        source: Source::Unknown,
+    });
+    let process = crew.program(app(0, 1));
+    (crew, process)
+}
+
+fn comes(crew: &mut Crew) {
+    crew.give(Input::ClientWaits {
+        listener: ListenerId(0),
+        socket: SocketKey(0),
+    });
+}
+
+fn to(crew: &mut Crew, activation: &Activation) {
+    let life = life(|life| life.activation = activation.clone());
+    crew.reload(WorkerUpdate::Definition { life: life.into() });
+}
+
+// They were stopped, though they do not have the listener, and with them clients that were served.
+#[test]
+fn who_is_served_is_served_to_the_end_whatever_the_activation_is_by_then() {
+    for activation in [Activation::Eager, Activation::OnDemand { limit: None }] {
+        let (mut crew, served) = serving(None);
+        to(&mut crew, &activation);
+        assert_eq!(crew.signals(served), NONE);
+        // Nor do others wait for its end.
+        comes(&mut crew);
+        let next = crew.program(app(0, 2));
+        assert_ne!(served, next);
+        assert!(matches!(crew.state(app(0, 2)), State::Running { .. }));
+        crew.exits(served, ExitStatus::Code(0));
+        assert_eq!(crew.core.connections(APP).live, 0);
+        assert_eq!(crew.programs().len(), 1);
+        crew.ask(Command::Stop);
+        assert_eq!(crew.signals(next)[0], SIGTERM);
+    }
+}
+
+#[test]
+fn what_it_was_accepted_under_limits_the_time_of_who_is_still_served() {
+    let (mut crew, served) = serving(Some(seconds(5)));
+    to(&mut crew, &Activation::Eager);
+    crew.pass(seconds(4));
+    assert_eq!(crew.signals(served), NONE);
+    crew.pass(seconds(2));
+    assert_eq!(crew.signals(served)[0], SIGTERM);
+}
+
+#[test]
+fn who_is_still_served_is_stopped_with_the_worker() {
+    let (mut crew, served) = serving(None);
+    to(&mut crew, &Activation::Eager);
+    crew.reload(WorkerUpdate::Removed);
+    assert_eq!(crew.signals(served)[0], SIGTERM);
+    crew.exits(crew.program(app(0, 2)), killed_by(SIGTERM));
+    assert_eq!(gone(&crew, APP), 0);
+    crew.exits(served, killed_by(SIGTERM));
+    assert_eq!(gone(&crew, APP), 1);
+    let (mut crew, served) = serving(None);
+    to(&mut crew, &Activation::Eager);
+    crew.ask(Command::Stop);
+    assert_eq!(crew.signals(served)[0], SIGTERM);
 }

@@ -278,19 +278,19 @@ impl Shell {
         let plan = self.definitions.worker(id);
         let (now, wall) = (clock::now(), clock::wall());
         let counts = self.core.connections(id);
-        let (activation, connections) = match plan.lifecycle.activation {
-            Activation::Eager => ("eager", None),
-            Activation::OnDemand { .. } => ("on-demand", None),
-            Activation::PerConnection(_) => {
-                let connections = Connections {
-                    live: counts.live.into(),
-                    accepted: counts.accepted,
-                    refused: counts.refused,
-                    failures: counts.failures,
-                };
-                ("per-connection", Some(connections))
-            }
+        let activation = match plan.lifecycle.activation {
+            Activation::Eager => "eager",
+            Activation::OnDemand { .. } => "on-demand",
+            Activation::PerConnection(_) => "per-connection",
         };
+        // With another activation, those accepted before a reload has changed it.
+        let has_connections = activation == "per-connection" || counts.live > 0;
+        let connections = has_connections.then(|| Connections {
+            live: counts.live.into(),
+            accepted: counts.accepted,
+            refused: counts.refused,
+            failures: counts.failures,
+        });
         let listeners = plan.listeners.iter();
         let detail = || Detail {
             place: self.position(plan.place),

@@ -626,14 +626,19 @@ fn a_worker_is_activated_in_another_way() {
     assert_eq!(client::read_report(waits).expect("served").pid, lazy.pid());
     reload(&world, &yaml("per-connection"));
     eventually("it has ended", || !exists(lazy.pid()));
-    let waits = client::unix(&path).expect("connect");
-    let each = world.puppet();
-    drop(waits);
+    let _served = client::unix(&path).expect("connect");
+    let mut each = world.puppet();
     reload(&world, &yaml("eager"));
-    eventually("it has ended", || !exists(each.pid()));
+    // It was stopped, and its client lost.
     let mut eager = world.puppet();
     eager.tell("serve");
     assert_eq!(client::ask_unix(&path).pid, eager.pid());
+    let status = ask(&world, "status").expect_code(0).stdout;
+    assert!(status.contains("connections: 1 open"), "{status}");
+    ask(&world, "upgrade").expect_code(0);
+    assert!(exists(each.pid()));
+    each.tell("exit 0");
+    eventually("it has ended", || !exists(each.pid()));
     daemon.stop();
 }
 
