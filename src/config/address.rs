@@ -65,6 +65,12 @@ pub(super) fn parse(text: &str, v6: V6) -> AddressResult<Vec<Endpoint>> {
     {
         return Err(other_scheme(text, scheme, rest));
     }
+    // `:53/udp`, as docker has it.
+    if let Some((rest, scheme)) = text.rsplit_once('/')
+        && transport(scheme).is_some()
+    {
+        return Err(other_scheme(text, scheme, rest));
+    }
     address_inet::parse(text, "", Transport::Tcp, text, v6)
 }
 
@@ -112,7 +118,11 @@ fn other_scheme(text: &str, scheme: &str, rest: &str) -> ValueError {
     let rest = rest.trim_start_matches('/');
     match scheme {
         _ if transport(scheme).is_some() => {
-            bad(format!("`{text}` is not an address")).hint(format!("write `{scheme}://{rest}`"))
+            // A port alone is one of every interface.
+            let is_port = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
+            let host = if is_port { ":" } else { "" };
+            bad(format!("`{text}` is not an address"))
+                .hint(format!("write `{scheme}://{host}{rest}`"))
         }
         "http" | "https" => bad(format!("`{scheme}` is not a kind of socket")).hint(format!(
             "listend passes plain TCP sockets; write `{}`",
@@ -265,6 +275,10 @@ mod tests {
             ("127.0.0.1:1-4097", "at most 4096"),
             ("9000-9003", "`:9000-9003` for every interface"),
             ("mptcp:127.0.0.1:80", "`mptcp://127.0.0.1:80`"),
+            ("udp:53", "`udp://:53`"),
+            (":53/udp", "`udp://:53`"),
+            ("53/udp", "`udp://:53`"),
+            ("127.0.0.1:53/tcp", "`tcp://127.0.0.1:53`"),
             ("mtpcp://127.0.0.1:80", "`mptcp`"),
             ("ftp://127.0.0.1:80", "known here: `tcp://`"),
             ("fifo:x", "`fifo:/path`"),
