@@ -261,7 +261,11 @@ impl Refused {
     /// The whole answer.
     pub fn answer(self) -> Vec<u8> {
         let (status, further, words) = match self {
-            Refused::BadRequest => ("400 Bad Request", "", "This is not an HTTP request.\n"),
+            Refused::BadRequest => (
+                "400 Bad Request",
+                "",
+                "This is not a valid HTTP/1.1 request, which has one Host.\n",
+            ),
             Refused::NotFound => (
                 "404 Not Found",
                 "",

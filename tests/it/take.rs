@@ -136,6 +136,13 @@ fn what_cannot_be_taken_is_refused_with_the_reason() {
         "no handoff `fax`",
     );
     refused(&["web", "--", "/no/such/program"], 1, "/no/such/program");
+    let pid = std::process::id();
+    ask(
+        &world,
+        &format!("adopt --pid {pid} --address {other} --as later"),
+    )
+    .expect_code(0);
+    refused(&["later", "--", "true"], 1, "`later` was given");
     daemon.stop();
 }
 

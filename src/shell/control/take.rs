@@ -69,7 +69,10 @@ impl Shell {
         let may_act = client.peer.access(self.control.owner()) == Access::Act;
         let mut keys = VecDeque::new();
         for name in names {
-            let listener = self.listener_named(name)?;
+            let listener = self.listener_named(name).map_err(|error| {
+                let given = may_act.then(|| self.given_under(name)).flatten();
+                given.unwrap_or(error)
+            })?;
             if !may_act && !client.peer.is_granted(&listener.settings.grant) {
                 log::warn!("{}: may not take {name}", client.peer.words());
                 return Err(Error::PermissionDenied);
@@ -93,6 +96,18 @@ impl Shell {
             return Err(Error::Refused { reason });
         }
         Ok(keys)
+    }
+
+    /// Why a listener is not there that `status` shows as given.
+    fn given_under(&self, name: &str) -> Option<Error> {
+        let all = self.definitions.before(&self.sockets);
+        let mut given = all.iter().filter(|one| one.is_given);
+        given.any(|one| one.listener == name).then(|| {
+            let reason = format!(
+                "listener `{name}` was given, and the configuration does not have it yet: add it, and reload"
+            );
+            Error::Refused { reason }
+        })
     }
 
     pub(super) fn listener_named(&self, name: &str) -> Result<&ListenerPlan, Error> {
