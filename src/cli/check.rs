@@ -279,7 +279,14 @@ fn on_this_machine(
             if problem.is_error() && error.is_tolerated(plan) {
                 problem.kind = Kind::NotBoundYet;
             }
+            let is_held = problem.kind == Kind::HeldByListend;
             findings.add(problem);
+            // A reload sets the options of what is held, and is refused with one that cannot be set.
+            if is_held
+                && let Some(refused) = listener::refused_option(plan, error.listener, error.socket)
+            {
+                findings.add(diagnose::explain(&refused, plan, &machine));
+            }
         }
         for note in &outcome.notes {
             findings.add(diagnose::note(note, plan));

@@ -37,21 +37,7 @@ pub(super) fn bind(
         address,
         v6_only,
     } = wanted;
-    let (kind, protocol) = match transport {
-        Transport::Tcp => (Type::STREAM, Protocol::TCP),
-        Transport::Mptcp => (Type::STREAM, Protocol::MPTCP),
-        Transport::Sctp => (Type::STREAM, Protocol::SCTP),
-        Transport::Udp => (Type::DGRAM, Protocol::UDP),
-        Transport::UdpLite => (Type::DGRAM, Protocol::UDPLITE),
-    };
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))
-        .map_err(|error| Failure::new(BindStep::Socket, error))?;
-    if address.is_ipv6() {
-        // Always said: the default is a setting of the machine (net.ipv6.bindv6only).
-        socket
-            .set_only_v6(v6_only)
-            .map_err(|error| Failure::new(BindStep::SetOption("IPV6_V6ONLY"), error))?;
-    }
+    let socket = new_socket(wanted)?;
     let reuses = match transport {
         // Connections in TIME_WAIT must not keep a restarted listend from binding.
         Transport::Tcp | Transport::Mptcp | Transport::Sctp => true,
@@ -73,6 +59,31 @@ pub(super) fn bind(
         )?;
     }
     Ok((socket, effective))
+}
+
+/// A socket of that kind and family.
+pub(super) fn new_socket(wanted: Wanted) -> Result<Socket, Failure> {
+    let Wanted {
+        transport,
+        address,
+        v6_only,
+    } = wanted;
+    let (kind, protocol) = match transport {
+        Transport::Tcp => (Type::STREAM, Protocol::TCP),
+        Transport::Mptcp => (Type::STREAM, Protocol::MPTCP),
+        Transport::Sctp => (Type::STREAM, Protocol::SCTP),
+        Transport::Udp => (Type::DGRAM, Protocol::UDP),
+        Transport::UdpLite => (Type::DGRAM, Protocol::UDPLITE),
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))
+        .map_err(|error| Failure::new(BindStep::Socket, error))?;
+    if address.is_ipv6() {
+        // Always said: the default is a setting of the machine (net.ipv6.bindv6only).
+        socket
+            .set_only_v6(v6_only)
+            .map_err(|error| Failure::new(BindStep::SetOption("IPV6_V6ONLY"), error))?;
+    }
+    Ok(socket)
 }
 
 /// Options, bind and, for what accepts, listen.

@@ -44,6 +44,7 @@ mod spare;
 mod special;
 mod symlink;
 mod table;
+mod unbound;
 mod unix_path;
 mod vsock;
 
@@ -74,3 +75,4 @@ pub use record::{SocketRecord, is_lost};
 pub use repair::{Damage, Repair, inspect, repair};
 pub use shards::shard_of;
 pub use table::{Adopted, Former, SocketTable};
+pub use unbound::refused_option;

@@ -174,7 +174,7 @@ pub(super) fn socket_type(kind: UnixKind) -> Type {
     }
 }
 
-fn new_socket(kind: Type) -> Result<Socket, Failure> {
+pub(super) fn new_socket(kind: Type) -> Result<Socket, Failure> {
     Socket::new(Domain::UNIX, kind, None).map_err(|error| Failure::new(BindStep::Socket, error))
 }
 

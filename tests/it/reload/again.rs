@@ -666,3 +666,44 @@ fn who_reads_a_configuration_ends_with_a_daemon_that_is_killed() {
         !readers.iter().any(|one| exists(*one))
     });
 }
+
+// The address is held, so nothing was tried: check and a dry run found nothing wrong, and the reload was refused.
+#[test]
+fn an_option_that_a_reload_refuses_is_told_before_it() {
+    let world = World::new();
+    let port = free_port();
+    let with = |option: &str| {
+        format!(
+            "
+listeners:
+  web: {{ address: '127.0.0.1:{port}'{option} }}
+  local: {{ address: 'unix:$DIR/local.sock', receive_buffer: 64K }}
+workers:
+  app:
+    $APP
+    listeners: [web, local]
+"
+        )
+    };
+    let daemon = run(&world, &with(""));
+    world.puppet();
+    rewrite(&world, &with(", keep_alive: true, tcp_congestion: no_such"));
+    let file = world.path("listend.yaml");
+    let check = ["check", "-c", file.to_str().expect("UTF-8")];
+    let checked = world.finish(check).expect_code(69);
+    let dry = ask(&world, "reload --dry-run").expect_code(1);
+    let refused = ask(&world, "reload").expect_code(1);
+    for told in [checked, dry, refused] {
+        assert!(told.stderr.contains("listend.yaml:3:"), "{}", told.stderr);
+        assert!(
+            told.stderr.contains("cannot set TCP_CONGESTION"),
+            "{}",
+            told.stderr
+        );
+    }
+    rewrite(&world, &with(", keep_alive: true"));
+    world.finish(check).expect_code(0);
+    ask(&world, "reload --dry-run").expect_code(0);
+    ask(&world, "reload").expect_code(0);
+    daemon.stop();
+}
