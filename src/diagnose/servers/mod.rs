@@ -19,16 +19,19 @@ use server::Server;
 
 /// Advice about every worker with a preset. Does not look at `silence:`.
 pub fn servers(plan: &Plan) -> Vec<Problem> {
-    with_files(plan, &OnThisMachine)
+    with_files(plan, &OnThisMachine, nix::unistd::geteuid().as_raw())
 }
 
-fn with_files(plan: &Plan, files: &dyn ServerFiles) -> Vec<Problem> {
+/// `uid` is the user of listend.
+fn with_files(plan: &Plan, files: &dyn ServerFiles, uid: u32) -> Vec<Problem> {
     let mut advice = Vec::new();
     for (_, worker) in plan.workers() {
         let Some(preset) = &worker.preset else {
             continue;
         };
+        let user = worker.launch.credentials.as_ref();
         let server = Server {
+            is_root: user.and_then(|user| user.uid).unwrap_or(uid) == 0,
             files,
             plan,
             worker,

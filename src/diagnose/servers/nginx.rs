@@ -24,13 +24,27 @@ pub(super) fn advise(server: &Server) -> Vec<Problem> {
         blocks: Vec::new(),
         listens: Vec::new(),
         unclear: false,
+        user: None,
     };
     found.file(&path, 0, &mut reader);
     if found.listens.is_empty() {
         return Vec::new();
     }
     let complete = !reader.incomplete && !found.unclear;
-    compare(server, &found.listens, &path, complete)
+    let mut advice = compare(server, &found.listens, &path, complete);
+    if server.stays_root() && complete && found.user.as_deref() != Some("root") {
+        let name = server.name();
+        let user = found.user.as_deref().unwrap_or("another user");
+        let message = format!(
+            "{name} starts as root and changes to {user}, for which its sandbox leaves no capability: it ends at once"
+        );
+        let hint = format!(
+            "write `user:` in the worker, with folders and a pid file that this user may write; or `user root;` in {}",
+            path.display()
+        );
+        advice.push(server.configuration(message, hint));
+    }
+    advice
 }
 
 /// The file of `-c`; otherwise where packages have it.
@@ -132,6 +146,8 @@ struct Found {
     listens: Vec<Listen>,
     /// Whether an address was not understood.
     unclear: bool,
+    /// Whom the processes that serve run as.
+    user: Option<String>,
 }
 
 impl Found {
@@ -196,6 +212,9 @@ impl Found {
                 for file in reader.matching(&self.folder.join(file)) {
                     self.file(&file, depth + 1, reader);
                 }
+            }
+            [name, user, ..] if name == "user" && self.blocks.is_empty() => {
+                self.user = Some(user.clone());
             }
             [name, address, options @ ..] if name == "listen" => {
                 if let Some((_, has_listen)) = self.blocks.last_mut() {

@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// A worker that runs a server.
 pub(super) struct Server<'a> {
+    /// Whether its processes start as root.
+    pub is_root: bool,
     pub files: &'a dyn ServerFiles,
     pub plan: &'a Plan,
     pub worker: &'a WorkerPlan,
@@ -35,6 +37,15 @@ impl<'a> Server<'a> {
         let message = format!("worker `{}`: {message}", self.worker.name);
         let problem = Problem::new(kind, message).at(self.place);
         problem.of_worker(&self.worker.name).with_hint(hint)
+    }
+
+    /// Whether its sandbox keeps root from becoming another user.
+    pub fn stays_root(&self) -> bool {
+        /// CAP_SETGID and CAP_SETUID of linux/capability.h.
+        const TO_CHANGE: [u8; 2] = [6, 7];
+        let sandbox = self.worker.sandbox.as_deref();
+        let left = sandbox.and_then(|sandbox| sandbox.capabilities.as_ref());
+        self.is_root && left.is_some_and(|left| TO_CHANGE.iter().any(|one| !left.contains(one)))
     }
 
     /// The value of an option: the word behind it, or the rest of its own word.

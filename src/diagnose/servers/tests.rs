@@ -25,6 +25,17 @@ impl ServerFiles for Texts {
 
 /// The messages and hints about a worker with this preset and command, at these listeners.
 fn advice(preset: &str, command: &str, addresses: &[&str], files: &[(&str, &str)]) -> Vec<String> {
+    advice_about(preset, command, "", addresses, files)
+}
+
+/// The same, about a worker with these further keys.
+fn advice_about(
+    preset: &str,
+    command: &str,
+    keys: &str,
+    addresses: &[&str],
+    files: &[(&str, &str)],
+) -> Vec<String> {
     let names = ["web", "two", "three"];
     let listeners: Vec<String> = names
         .iter()
@@ -34,7 +45,7 @@ fn advice(preset: &str, command: &str, addresses: &[&str], files: &[(&str, &str)
     let taken = names[..addresses.len()].join(", ");
     let yaml = format!(
         "listeners:\n{}workers:\n  app:\n    preset: {preset}\n    \
-         command: {command}\n    listeners: [{taken}]\n",
+         command: {command}\n    listeners: [{taken}]\n{keys}",
         listeners.concat()
     );
     let loaded = config::read(vec![SourceFile {
@@ -48,7 +59,7 @@ fn advice(preset: &str, command: &str, addresses: &[&str], files: &[(&str, &str)
     let files = files
         .iter()
         .map(|(path, text)| (path.into(), (*text).to_owned()));
-    let advice = with_files(&plan, &Texts(files.collect()));
+    let advice = with_files(&plan, &Texts(files.collect()), 0);
     let told = advice.into_iter().map(|problem| {
         assert!(
             matches!(
@@ -278,6 +289,25 @@ fn puma_needs_a_bind_or_the_flag() {
         &advice("puma", "[puma, -C, /srv/other.rb]", &at, &file),
         &closes,
     );
+}
+
+#[test]
+fn nginx_cannot_change_its_user_in_a_sandbox() {
+    let at = ["127.0.0.1:8080"];
+    let command = "[nginx, -c, /srv/nginx.conf]";
+    let site = "http { server { listen 127.0.0.1:8080; } }\n";
+    let told = |user: &str, keys: &str| {
+        let text = format!("{user}{site}");
+        advice_about("nginx", command, keys, &at, &[("/srv/nginx.conf", &text)])
+    };
+    let ends = ["starts as root and changes to www-data"];
+    let sandbox = "    sandbox: basic\n";
+    assert_told(&told("user www-data;\n", sandbox), &ends);
+    assert_told(&told("", sandbox), &["changes to another user"]);
+    assert_told(&told("user root;\n", sandbox), &[]);
+    assert_told(&told("user www-data;\n", ""), &[]);
+    let able = "    sandbox: { preset: basic, capabilities: [CAP_SETUID, CAP_SETGID] }\n";
+    assert_told(&told("user www-data;\n", able), &[]);
 }
 
 #[test]
