@@ -395,7 +395,17 @@ fn named(holder: &Holder, others: usize) -> String {
 
 fn hidden(user: &str, machine: &Machine) -> String {
     let root = as_root(machine);
-    format!("a process of user {user} ({root}it is in another container or namespace)")
+    format!("a process of user {user} ({root}it is {})", unseen(user))
+}
+
+/// Why not even root sees who has a socket of this user. The kernel's own sockets are root's.
+pub fn unseen(user: &str) -> &'static str {
+    match user {
+        "root" | "0" => {
+            "in another container or namespace, or the kernel itself: NFS, WireGuard or VXLAN"
+        }
+        _ => "in another container or namespace",
+    }
 }
 
 /// Root is not told to be root.
@@ -434,6 +444,12 @@ mod tests {
         assert_eq!(found(&rows), [(&rows[2], Conflict::Certain)]);
         assert_eq!(found(&rows[..2]), [(&rows[1], Conflict::IfDualStack)]);
         assert_eq!(found(&rows[..1]), [(&rows[0], Conflict::Certain)]);
+    }
+
+    #[test]
+    fn a_socket_of_root_may_be_the_kernels_own() {
+        assert!(unseen("root").contains("the kernel itself"));
+        assert!(!unseen("alice").contains("kernel"));
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub use explain::{
     explain, explain_for_check, explain_for_daemon, explain_for_run, no_room_left, unexplained,
 };
 pub use facts::{Bind, Facts, HolderFacts, PortFacts, QueueFacts, facts};
+pub use find::unseen;
 pub use holder::held_by_listend;
 pub use machine::{Interface, Machine, Process, Settings};
 pub use option_causes::{namespace, option_changed};

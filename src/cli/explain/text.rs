@@ -4,7 +4,7 @@ use super::facts::{ConfiguredWorker, Explanation};
 use crate::config::{Setting, Source};
 use crate::control::short;
 use crate::diagnose::{
-    Audience, Bind, Facts, HolderFacts, PathFacts, PortFacts, QueueFacts, Reach, State,
+    Audience, Bind, Facts, HolderFacts, PathFacts, PortFacts, QueueFacts, Reach, State, unseen,
 };
 use crate::report::{Kind, Problem, Sources};
 use crate::sandbox::{self, Preset, Sandbox};
@@ -227,7 +227,7 @@ fn holder(holder: &HolderFacts, facts: &Facts) -> String {
             )
         }
         (None, Some(user)) if facts.all_visible => {
-            format!("a process of user {user}, in another container or namespace")
+            format!("a process of user {user}, {}", unseen(user))
         }
         (None, Some(user)) => format!("a process of user {user} (run as root to see it)"),
         (None, None) => "a process that this user may not see".to_owned(),

@@ -1,9 +1,9 @@
 //! Listeners as the daemon opens, keeps and repairs them.
 
 mod adopted;
-mod connections;
 mod errors;
 mod heal;
+mod in_the_way;
 mod kinds;
 mod network;
 mod served;

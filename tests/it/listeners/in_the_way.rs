@@ -1,7 +1,8 @@
-//! Connections that keep an address from being bound.
+//! What keeps an address from being bound and listens for nobody: connections, and the kernel itself.
 
-use crate::harness::World;
+use crate::harness::{World, network::Namespace, skip};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 
 /// EX_UNAVAILABLE of sysexits.h: a listener could not be bound.
 const UNBOUND: i32 = 69;
@@ -47,6 +48,31 @@ fn a_connection_that_nobody_has_any_more_is_of_nobody() {
     let holder = &explained["sockets"][0]["holders"][0];
     assert_eq!(holder["state"], "closing", "{explained}");
     drop(client);
+}
+
+// No process has a socket of the kernel, and nobody finds one that could be stopped.
+#[test]
+fn a_socket_of_the_kernel_may_be_the_kernels() {
+    let world = World::new();
+    let Some(inside) = Namespace::new() else {
+        return;
+    };
+    let link = "link add vx0 type vxlan id 1 dstport 4789 local 127.0.0.1 dev lo";
+    let made = Command::new("ip")
+        .args(["-n", inside.name()])
+        .args(link.split(' '))
+        .output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        skip("the kernel has no VXLAN");
+        return;
+    }
+    inside.ip(&["link", "set", "vx0", "up"]);
+    let yaml = format!(
+        "listeners: {{ dns: {{ address: 'udp://127.0.0.1:4789', network_namespace: {} }} }}",
+        inside.path().display()
+    );
+    let said = world.check(&yaml, &[]).expect_code(UNBOUND).stderr;
+    assert!(said.contains("or the kernel itself"), "{said}");
 }
 
 /// A server whose connections keep the address from being bound: std sets SO_REUSEADDR.
