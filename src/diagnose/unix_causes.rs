@@ -26,6 +26,14 @@ pub(super) fn explain(
                 "run listend as root (or with CAP_CHOWN), or leave out `owner:`; `group:` may be \
                  any group that listend's user is in",
             ),
+        // chown(2): an id that the user namespace does not map.
+        (Errno::EINVAL, BindStep::SetOwner) => problem
+            .with_cause(
+                "the user or group has no id in the user namespace that listend runs in, as in a \
+                 container that maps only some"
+                    .to_owned(),
+            )
+            .with_hint("map it into the namespace (subuid(5), subgid(5)), or leave out `owner` and `group`"),
         (Errno::EACCES, BindStep::Probe) => problem.with_cause(about_folder).with_hint(format!(
             "run listend as the user who owns {}, or stop who uses it and remove it",
             path.display()

@@ -21,8 +21,9 @@
 //! Comments of a line of their own, above a block, or for the first two anywhere in the document, say more:
 //!
 //! - `<!-- needs: curl python3 -->` skips the document where such a program is not installed; `crate:axum`
-//!   means that cargo can have that crate without a network, `user:www-data` that there is that user, and
-//!   `gunicorn:flask` that the Python of gunicorn has the module flask;
+//!   means that cargo can have that crate without a network, `user:www-data` that there is that user,
+//!   `gunicorn:flask` that the Python of gunicorn has the module flask, and `root` that listend or its workers become
+//!   another user;
 //! - `<!-- long: it compiles -->` skips the document without LISTEND_TEST_LONG, and gives each command more time;
 //! - `<!-- file: app.yaml -->` also writes the block, of any kind, to a file of this name;
 //! - `<!-- until -->` types each command of a session again until it says what it has to say;
@@ -377,6 +378,7 @@ fn program_folders() -> Vec<PathBuf> {
 /// Whether this machine has what a document needs.
 fn is_there(what: &str) -> bool {
     match what.split_once(':') {
+        None if what == "root" => is_root(),
         Some(("crate", name)) => {
             let Some(home) = kept("CARGO_HOME", ".cargo") else {
                 return false;

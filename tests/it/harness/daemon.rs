@@ -1,6 +1,6 @@
 //! The program under test, with what it says and how it ends as events.
 
-use super::{DEADLINE, children, kill, listend_path};
+use super::{DEADLINE, children, is_root, kill, listend_path};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -56,7 +56,8 @@ impl Start {
         self
     }
 
-    /// With this variable. Nothing else but PATH and HOME is in the environment.
+    /// With this variable. Nothing else but PATH and HOME is in the environment, and the `XDG_RUNTIME_DIR` that every
+    /// user but root has.
     pub fn env(&mut self, name: &str, value: &str) -> &mut Start {
         self.environment.insert(name.to_owned(), value.to_owned());
         self
@@ -70,6 +71,10 @@ impl Start {
 
     /// With placeholders filled in.
     pub(super) fn filled(mut self, fill: impl Fn(&str) -> String) -> Start {
+        if !is_root() {
+            let runtime = self.environment.entry("XDG_RUNTIME_DIR".to_owned());
+            runtime.or_insert_with(|| "$DIR".to_owned());
+        }
         for word in self.words.iter_mut().chain(&mut self.through) {
             *word = fill(word);
         }

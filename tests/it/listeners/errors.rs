@@ -12,9 +12,9 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 
 /// EX_UNAVAILABLE of sysexits.h: a listener could not be bound.
-const UNBOUND: i32 = 69;
+pub(super) const UNBOUND: i32 = 69;
 
-fn errors(json: &Value) -> &Vec<Value> {
+pub(super) fn errors(json: &Value) -> &Vec<Value> {
     json["errors"].as_array().expect("a list of errors")
 }
 
@@ -241,6 +241,28 @@ fn a_privileged_port_without_the_privilege_is_answered_with_the_ways_to_get_it()
         "cap_net_bind_service",
     ];
     assert!(ways.iter().any(|way| text.contains(way)), "{error:#}");
+}
+
+// It was "invalid argument (EINVAL)", and nothing else.
+#[test]
+fn an_owner_that_the_user_namespace_does_not_have_is_told() {
+    let world = World::new();
+    let alone = ["unshare", "--user", "--map-root-user"];
+    let tried = std::process::Command::new(alone[0])
+        .args(&alone[1..])
+        .arg("true")
+        .output();
+    if !tried.is_ok_and(|tried| tried.status.success()) {
+        crate::harness::skip("needs user namespaces");
+        return;
+    }
+    let yaml = "listeners: { web: { address: 'unix:$DIR/web.sock', owner: daemon } }";
+    let daemon = world.run_with(yaml, |start| {
+        start.through(alone);
+    });
+    let said = daemon.finish().expect_code(UNBOUND).stderr;
+    assert!(said.contains("cannot set owner and group"), "{said}");
+    assert!(said.contains("has no id in the user namespace"), "{said}");
 }
 
 #[test]
@@ -479,43 +501,7 @@ workers: {{ app: {{ command: [sleep, '1000'], listeners: [web] }} }}
     daemon.stop();
 }
 
-/// Conflicts with somebody else's wildcard socket: the address that is held is another one.
-#[test]
-fn a_wildcard_socket_of_another_process_is_found_as_the_holder() {
-    let world = World::new();
-    let holder = TcpListener::bind("0.0.0.0:0").expect("bind");
-    let port = holder.local_addr().expect("an address").port();
-    let yaml = format!("listeners: {{ web: '127.0.0.1:{port}' }}");
-    let json = world.check(&yaml, &["--json"]).expect_code(UNBOUND).json();
-    assert_eq!(
-        errors(&json)[0]["holder"]["pid"],
-        std::process::id(),
-        "{json:#}"
-    );
-}
-
-#[test]
-fn the_holder_of_an_ipv6_address_is_found() {
-    if !require_ipv6() {
-        return;
-    }
-    let world = World::new();
-    let holder = TcpListener::bind("[::1]:0").expect("bind");
-    let udp = UdpSocket::bind("[::1]:0").expect("bind");
-    let yaml = format!(
-        "listeners: {{ web: '{}', dns: 'udp://{}' }}",
-        holder.local_addr().expect("an address"),
-        udp.local_addr().expect("an address")
-    );
-    let json = world.check(&yaml, &["--json"]).expect_code(UNBOUND).json();
-    for error in errors(&json) {
-        assert_eq!(error["kind"], "EADDRINUSE");
-        assert_eq!(error["holder"]["pid"], std::process::id(), "{json:#}");
-    }
-    assert_eq!(errors(&json).len(), 2);
-}
-
-// Issue: "`listend check` … show asked and effective values".
+/// Issue: "`listend check` … show asked and effective values".
 #[test]
 fn check_shows_what_became_of_each_option() {
     let world = World::new();

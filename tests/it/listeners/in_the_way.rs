@@ -1,11 +1,10 @@
-//! What keeps an address from being bound and listens for nobody: connections, and the kernel itself.
+//! What keeps an address from being bound: servers, connections, and the kernel itself.
 
-use crate::harness::{World, network::Namespace, skip};
-use std::net::{TcpListener, TcpStream};
+use super::errors::{UNBOUND, errors};
+use crate::harness::network::Namespace;
+use crate::harness::{World, require_ipv6, skip};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
-
-/// EX_UNAVAILABLE of sysexits.h: a listener could not be bound.
-const UNBOUND: i32 = 69;
 
 // A connection keeps a port for as long as it is open: nobody is told to wait for that.
 #[test]
@@ -21,6 +20,42 @@ fn a_connection_in_the_way_is_named_with_its_process() {
     let process = format!("stop process {}", std::process::id());
     assert!(hint.starts_with(&process), "{hint}");
     assert!(!hint.contains("minute"), "{hint}");
+}
+
+// Conflicts with somebody else's wildcard socket: the address that is held is another one.
+#[test]
+fn a_wildcard_socket_of_another_process_is_found_as_the_holder() {
+    let world = World::new();
+    let holder = TcpListener::bind("0.0.0.0:0").expect("bind");
+    let port = holder.local_addr().expect("an address").port();
+    let yaml = format!("listeners: {{ web: '127.0.0.1:{port}' }}");
+    let json = world.check(&yaml, &["--json"]).expect_code(UNBOUND).json();
+    assert_eq!(
+        errors(&json)[0]["holder"]["pid"],
+        std::process::id(),
+        "{json:#}"
+    );
+}
+
+#[test]
+fn the_holder_of_an_ipv6_address_is_found() {
+    if !require_ipv6() {
+        return;
+    }
+    let world = World::new();
+    let holder = TcpListener::bind("[::1]:0").expect("bind");
+    let udp = UdpSocket::bind("[::1]:0").expect("bind");
+    let yaml = format!(
+        "listeners: {{ web: '{}', dns: 'udp://{}' }}",
+        holder.local_addr().expect("an address"),
+        udp.local_addr().expect("an address")
+    );
+    let json = world.check(&yaml, &["--json"]).expect_code(UNBOUND).json();
+    for error in errors(&json) {
+        assert_eq!(error["kind"], "EADDRINUSE");
+        assert_eq!(error["holder"]["pid"], std::process::id(), "{json:#}");
+    }
+    assert_eq!(errors(&json).len(), 2);
 }
 
 // A server without SO_REUSEADDR that has ended while a client stays: the connection is in FIN_WAIT_2, and no process has
