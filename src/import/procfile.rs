@@ -35,7 +35,10 @@ pub(super) fn import(text: &str) -> Document {
             );
             worker.set("restart", "never");
         }
-        if command.contains("$PORT") || command.contains("${PORT") || name.trim() == "web" {
+        // `$PORT`, `process.env.PORT` and others.
+        let mut words =
+            command.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        if words.any(|word| word == "PORT") || name.trim() == "web" {
             let port = FIRST_PORT + STEP * document.workers.len();
             let mut listener = Entry::new(name.trim());
             listener.set("address", format!("127.0.0.1:{port}"));

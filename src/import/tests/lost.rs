@@ -528,6 +528,17 @@ fn environments_of_circus_go_to_those_whose_names_match() {
 }
 
 #[test]
+fn a_process_that_names_its_port_gets_a_listener() {
+    let text = "api: node -e 'f(process.env.PORT)'\nother: a --PORTS $XPORT\nadmin: a ${PORT:-1}\n";
+    let yaml = made(Format::Procfile, &[("Procfile", text)]);
+    has(
+        &yaml,
+        &["address: 127.0.0.1:5000", "address: 127.0.0.1:5200"],
+    );
+    lacks(&yaml, &["5100"]);
+}
+
+#[test]
 fn instances_of_a_template_have_a_name() {
     let socket = "[Unit]\nDescription=For %i\n[Socket]\nListenStream=/run/app/%i.sock\nListenStream=127.0.0.1:80%i\n\
         SocketUser=www-%i\n";
