@@ -79,7 +79,7 @@ pub enum Verb {
     /// Bind listeners, pass them to one command and supervise it, without a configuration
     #[command(after_help = EXIT_CODES)]
     Exec(Exec),
-    /// Show everything about an address or listener on this machine
+    /// Show everything about an address, listener or worker on this machine
     ///
     /// Changes nothing. Shows who holds it, whether it can be bound and why not, who could reach
     /// it, what is special about its port or path, and how many clients may wait. Exits with 0 if
