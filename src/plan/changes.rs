@@ -10,9 +10,10 @@ use super::model::{
 use super::values::{self, changed, changed_text, or};
 use super::worker_diff::WorkerDiff;
 use crate::config::options::{OptionSetting, OptionSpec, OptionValue};
-use crate::config::{FlowKey, Flows, Multicast, Presence};
+use crate::config::{Endpoint, FlowKey, Flows, Multicast, Presence};
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The words for a socket that goes away: processes of the former definition keep it.
@@ -174,7 +175,7 @@ impl Changes {
             let title = title();
             self.listeners.insert(id, ListenerChange::Added);
             self.say(&title, "added");
-            return self.say_sockets(known, id, &title, after);
+            return self.say_sockets(known, id, &title, (after, &[]));
         };
         // How many there are at an address concerns only who is to have those that come or go.
         let sockets = !first_shards(before).eq(first_shards(after));
@@ -188,8 +189,11 @@ impl Changes {
         let change = ListenerChange::Changed { sockets };
         self.listeners.insert(id, change);
         if sockets {
-            self.say_sockets(known, id, &title, after);
-            self.say_list(&title, &known.left_of(before), CLOSED);
+            let new = known.new_of(after);
+            let left = known.left_of(before);
+            self.say_sockets(known, id, &title, (after, &left));
+            let left: Vec<String> = left.iter().map(|one| one.beside(&new)).collect();
+            self.say_list(&title, &left, CLOSED);
         }
         for words in attributes {
             self.say(&title, &words);
@@ -249,7 +253,8 @@ impl Changes {
 
     fn say_removed(&mut self, known: &Sockets, before: &ListenerPlan) {
         let title = format!("listener `{}`", before.name);
-        match listed(&known.left_of(before)) {
+        let left: Vec<String> = known.left_of(before).iter().map(At::text).collect();
+        match listed(&left) {
             Some((list, is)) => {
                 let subject = format!("removed; {list}");
                 self.lines.push(Line::new(&title, &subject, is, CLOSED));
@@ -258,13 +263,21 @@ impl Changes {
         }
     }
 
-    fn say_sockets(&mut self, known: &Sockets, id: ListenerId, title: &str, after: &ListenerPlan) {
-        let mut bound = Vec::new();
+    /// What a listener has from now on; `left` is what it has no more.
+    fn say_sockets(
+        &mut self,
+        known: &Sockets,
+        id: ListenerId,
+        title: &str,
+        (after, left): (&ListenerPlan, &[At]),
+    ) {
+        let new = known.new_of(after);
+        let bound: Vec<String> = new.iter().map(|one| one.beside(left)).collect();
         let mut moved: BTreeMap<(ListenerId, String), Vec<String>> = BTreeMap::new();
         for socket in after.addresses() {
             let address = socket.endpoint.to_string();
             match known.before.get(&socket.key) {
-                None => bound.push(address),
+                None => {}
                 Some((from, _)) if *from == Some(id) => {}
                 Some((Some(from), name)) => {
                     let from = (*from, (*name).to_owned());
@@ -327,10 +340,53 @@ impl<'p> Sockets<'p> {
     }
 
     /// The addresses of a listener that the merged plan has no more.
-    fn left_of(&self, before: &ListenerPlan) -> Vec<String> {
+    fn left_of<'l>(&self, before: &'l ListenerPlan) -> Vec<At<'l>> {
         let left = before.addresses().iter();
         let left = left.filter(|socket| !self.wanted.contains(&socket.key));
-        left.map(|socket| socket.endpoint.to_string()).collect()
+        left.map(|socket| At(before, &socket.endpoint)).collect()
+    }
+
+    /// The addresses of a listener that were not there before.
+    fn new_of<'l>(&self, after: &'l ListenerPlan) -> Vec<At<'l>> {
+        let new = after.addresses().iter();
+        let new = new.filter(|socket| !self.before.contains_key(&socket.key));
+        new.map(|socket| At(after, &socket.endpoint)).collect()
+    }
+}
+
+/// Where a listener is bound.
+struct At<'p>(&'p ListenerPlan, &'p Endpoint);
+
+impl At<'_> {
+    fn text(&self) -> String {
+        self.1.to_string()
+    }
+
+    /// With the kind, the families and the namespace if one of these others has the same address, from which it
+    /// differs by one of them: `[::]:80 (tcp, IPv6 only)`.
+    fn beside(&self, others: &[At]) -> String {
+        let (text, At(listener, endpoint)) = (self.text(), self);
+        if others.iter().all(|other| other.text() != text) {
+            return text;
+        }
+        let mut what = vec![endpoint.kind().word().to_owned()];
+        if let Endpoint::Inet {
+            address: SocketAddr::V6(_),
+            v6_only,
+            ..
+        } = endpoint
+        {
+            let families = if *v6_only {
+                "IPv6 only"
+            } else {
+                "IPv6 and IPv4"
+            };
+            what.push(families.to_owned());
+        }
+        if let Some(path) = &listener.settings.network_namespace {
+            what.push(path.display().to_string());
+        }
+        format!("{text} ({})", what.join(", "))
     }
 }
 

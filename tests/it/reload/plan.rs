@@ -65,6 +65,20 @@ fn changed(from: &str, to: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_families_of_an_address_that_stays_are_told() {
+    let with =
+        |only: bool| format!("listeners: {{ web: {{ address: '[::]:80', ipv6_only: {only} }} }}");
+    let told = lines(&with(true), &with(false));
+    assert_eq!(
+        told,
+        [
+            "listener `web`: [::]:80 (tcp, IPv6 and IPv4) is bound",
+            "listener `web`: [::]:80 (tcp, IPv6 only) is closed once no process, nor a rollback, can need it",
+        ]
+    );
+}
+
+#[test]
 fn each_difference_is_named() {
     for (from, to, wanted) in [
         (
@@ -97,6 +111,27 @@ fn each_difference_is_named() {
                 "listener `web`: 127.0.0.1:81 is bound",
                 "listener `web`: 127.0.0.1:80 is closed once no process, nor a rollback, can need \
                  it",
+                "worker `app`: rolls (sockets of `web`)",
+            ],
+        ),
+        // It was bound and closed, and both were called the same.
+        (
+            "'127.0.0.1:80'",
+            "'mptcp://127.0.0.1:80'",
+            &[
+                "listener `web`: 127.0.0.1:80 (mptcp) is bound",
+                "listener `web`: 127.0.0.1:80 (tcp) is closed once no process, nor a rollback, can \
+                 need it",
+                "worker `app`: rolls (sockets of `web`)",
+            ],
+        ),
+        (
+            "'127.0.0.1:80'",
+            "'127.0.0.1:80', network_namespace: /run/netns/blue",
+            &[
+                "listener `web`: 127.0.0.1:80 (tcp, /run/netns/blue) is bound",
+                "listener `web`: 127.0.0.1:80 (tcp) is closed once no process, nor a rollback, can \
+                 need it",
                 "worker `app`: rolls (sockets of `web`)",
             ],
         ),
