@@ -442,3 +442,26 @@ fn a_reload_has_what_it_has_changed_watched_anew_and_nothing_else() {
     let watched: Vec<_> = crew.effects.iter().filter_map(watched).collect();
     assert_eq!(watched, [other]);
 }
+
+#[test]
+fn who_starts_without_an_optional_listener_is_not_told_that_it_is_missing() {
+    let optional = ListenerLife {
+        presence: Presence::Optional,
+        users: vec![APP],
+    };
+    let core = Core::new(
+        vec![life(|life| life.ready = Ready::Notify)],
+        WhenDone::Hold,
+    );
+    let mut crew = Crew::of(core.with_listeners(vec![optional]));
+    crew.ask(Command::Stop);
+    crew.exits(crew.program(APP_0), killed_by(SIGTERM));
+    crew.ask(Command::Start);
+    let (listener, why) = (WEB, Missing::Other);
+    crew.give(Input::ListenerMissing { listener, why });
+    let instance = crew.programs()[0].0;
+    crew.says(instance, Notice::Ready);
+    let is_told = |answer: &Answer| matches!(answer, Answer::NotBound { .. });
+    assert!(!crew.answers().iter().any(is_told), "{:?}", crew.answers());
+    assert_eq!(crew.answers().last(), Some(&Answer::Done));
+}

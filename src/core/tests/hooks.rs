@@ -400,3 +400,36 @@ fn who_waits_for_a_command_that_is_not_started_any_more_is_told() {
     let failed = Answer::not_up(APP_0);
     assert_eq!(crew.answers().last(), Some(&failed));
 }
+
+#[test]
+fn what_is_removed_is_gone_when_the_command_beside_it_is() {
+    let mut crew = Crew::new(|life| life.reload = Some(ReloadBy::Command(seconds(5))));
+    crew.ask(Command::Reload);
+    let hook = crew.hook(APP_0, HookKind::Reload);
+    crew.reload(WorkerUpdate::Removed);
+    crew.exits(crew.program(APP_0), killed_by(SIGTERM));
+    let retire = |effect: &Effect| matches!(effect, Effect::Retire { needed: None, .. });
+    assert_eq!(crew.count(retire), 0);
+    crew.exits(hook, killed_by(SIGKILL));
+    assert_eq!(crew.count(retire), 1);
+}
+
+#[test]
+fn who_was_answered_about_a_reload_hears_no_more() {
+    let mut crew = Crew::new(|life| life.reload = Some(ReloadBy::Command(seconds(5))));
+    crew.ask(Command::Reload);
+    crew.exits(crew.hook(APP_0, HookKind::Reload), ExitStatus::Code(0));
+    assert_eq!(crew.answers().last(), Some(&Answer::Done));
+    crew.forget();
+    crew.give(Input::Stop);
+    crew.exits(crew.program(APP_0), killed_by(SIGTERM));
+    assert_eq!(crew.answers(), []);
+    assert!(crew.core.workers[&APP].reloads.is_empty());
+}
+
+#[test]
+fn who_reads_its_configuration_unasked_has_no_time_limit() {
+    let mut crew = Crew::new(|_| {});
+    crew.says(APP_0, Notice::Reloading);
+    assert_eq!(crew.core.deadline(), None);
+}

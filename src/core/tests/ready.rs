@@ -283,3 +283,39 @@ fn another_connection_timeout_counts_for_the_connections_that_there_are() {
     crew.pass(seconds(2));
     assert_eq!(crew.signals(process)[0], SIGTERM);
 }
+
+#[test]
+fn another_watchdog_is_in_force_at_once_and_the_same_is_none_sooner() {
+    let settings = |watchdog| WorkerUpdate::Settings {
+        life: life(|life| life.watchdog = Some(watchdog)).into(),
+    };
+    let mut crew = Crew::new(|life| life.watchdog = Some(seconds(10)));
+    let process = crew.program(APP_0);
+    crew.pass(seconds(9));
+    crew.reload(settings(seconds(30)));
+    crew.pass(seconds(29));
+    assert_eq!(crew.signals(process), NONE);
+    // The time goes on where the interval is the same.
+    crew.reload(settings(seconds(30)));
+    crew.pass(seconds(1));
+    assert_ne!(crew.signals(process), NONE);
+}
+
+#[test]
+fn the_second_look_comes_after_half_the_time_that_it_has_taken() {
+    let mut crew = Crew::new(|life| life.ready = Ready::Accepting(Every::All));
+    let process = crew.program(APP_0);
+    let looks = |effect: &Effect| matches!(effect, Effect::LookForEvidence { .. });
+    crew.pass(LOOK_MIN);
+    assert_eq!(crew.count(looks), 1);
+    crew.pass(Duration::from_millis(90));
+    crew.give(Input::Evidence {
+        process,
+        evidence: Evidence::NotYet,
+    });
+    crew.forget();
+    crew.pass(Duration::from_millis(49));
+    assert_eq!(crew.count(looks), 0);
+    crew.pass(Duration::from_millis(1));
+    assert_eq!(crew.count(looks), 1);
+}

@@ -680,3 +680,36 @@ fn who_is_still_served_is_stopped_with_the_worker() {
     crew.ask(Command::Stop);
     assert_eq!(crew.signals(served)[0], SIGTERM);
 }
+
+// It does not start by itself: a reload that waited for it would never be over.
+#[test]
+fn what_was_added_and_waits_for_its_listener_is_not_waited_for() {
+    let mut crew = Crew::new(|_| {});
+    let added = life(|life| life.ready = crate::config::Ready::Notify);
+    let listener = ListenerId(0);
+    let taken = ListenerLife {
+        presence: Presence::WaitFor(seconds(30)),
+        users: vec![OTHER],
+    };
+    crew.give(Input::Configure(Box::new(Configuration {
+        ticket: Some(Ticket(2)),
+        workers: vec![(OTHER, WorkerUpdate::Added { life: added.into() })],
+        listeners: vec![(listener, taken)],
+        ..Configuration::default()
+    })));
+    let instance = InstanceId {
+        worker: OTHER,
+        index: 0,
+        generation: 1,
+    };
+    let process = crew.program(instance);
+    let why = Missing::Address;
+    crew.give(Input::ListenerMissing { listener, why });
+    crew.exits(process, killed_by(SIGTERM));
+    assert_eq!(
+        crew.answers().last(),
+        Some(&Answer::not_up(instance)),
+        "{:?}",
+        crew.state(instance)
+    );
+}

@@ -719,3 +719,47 @@ fn looks_and_steering_begin_anew() {
     let steers = crew.count(|effect| matches!(effect, Effect::Steer { .. }));
     assert_eq!(steers, 1, "the kernel has no program");
 }
+
+#[test]
+fn what_could_not_be_repaired_is_tried_again_in_its_time_only() {
+    let mut crew =
+        Crew::of(Core::new(vec![life(|_| {})], WhenDone::Hold).with_listeners(vec![taken()]));
+    let (listener, socket) = (WEB, SOCKET);
+    crew.give(damaged(listener, socket));
+    crew.give(Input::RepairFailed { listener, socket });
+    crew.survive(|_| {});
+    let repair = Effect::Repair { listener, socket };
+    assert!(!crew.effects.contains(&repair));
+    crew.pass(seconds(60));
+    assert!(crew.effects.contains(&repair));
+}
+
+#[test]
+fn only_the_connection_that_is_lost_is_over() {
+    let mut core = accepting().core;
+    let (listener, socket, now) = (WEB, SOCKET, Mono(1));
+    for connection in [0, 1].map(ConnectionId) {
+        core.handle(now, Input::ClientWaits { listener, socket });
+        let source = Source::Unknown;
+        core.handle(now, Input::Accepted { connection, source });
+    }
+    while core.next_effect().is_some() {}
+    let mut core = thaw(&core);
+    assert_eq!(core.open_connections().count(), 2);
+    let connection = ConnectionId(1);
+    core.handle(now, Input::ConnectionLost { connection });
+    let open: Vec<ConnectionId> = core.open_connections().collect();
+    assert_eq!(open, [ConnectionId(0)]);
+}
+
+#[test]
+fn a_process_that_is_found_is_no_input_in_vain() {
+    let mut crew = accepting();
+    crew.survive(|crew| crew.give(found(7)));
+    assert_eq!(crew.core.ignored_inputs(), 0);
+}
+
+#[test]
+fn all_is_new_to_whoever_has_not_asked_yet() {
+    assert!(Core::new(Vec::<Lifecycle>::new(), WhenDone::Hold).has_changes());
+}

@@ -294,3 +294,25 @@ fn shards_on_trial_get_no_clients_while_what_is_gone_back_to_shares_a_socket() {
     crew.pass(seconds(2));
     assert_eq!(steered(&crew), [0, 1]);
 }
+
+#[test]
+fn what_ends_while_it_drains_is_looked_at_no_more() {
+    let mut crew = sharded(2, |life| {
+        life.restart.backoff_min = seconds(10);
+        life.restart.backoff_max = seconds(20);
+    });
+    scale(&mut crew, 1);
+    let process = crew.program(app(1, 1));
+    crew.exits(process, ExitStatus::Code(1));
+    assert!(crew.core.deadline().unwrap() > crew.now + seconds(1));
+    let before = crew.core.ignored_inputs();
+    let clients = false;
+    crew.core
+        .handle(crew.now, Input::ShardLooked { process, clients });
+    assert_eq!(crew.core.ignored_inputs(), before + 1);
+    // Nor is one that is about to end, for which nothing but its own time is due.
+    let mut crew = sharded(2, |life| life.stop_timeout = Some(seconds(30)));
+    scale(&mut crew, 1);
+    crew.ask(Command::Stop);
+    assert_eq!(crew.core.deadline(), Some(crew.now + seconds(30)));
+}

@@ -446,14 +446,6 @@ fn what_is_no_fact_is_told_from_what_is_no_json() {
 }
 
 #[test]
-fn how_often_one_was_missed_is_kept() {
-    let mut core = Core::new(vec![Lifecycle::default()], WhenDone::Hold);
-    core.workers.get_mut(&APP).unwrap().follows.missed = 3;
-    let again = Core::thaw(&core.freeze(), core.known()).unwrap();
-    assert_eq!(again.workers[&APP].follows.missed, 3);
-}
-
-#[test]
 fn what_there_is_several_of_has_a_number() {
     use crate::core::snapshot::Key;
     for (key, number) in [
@@ -466,4 +458,70 @@ fn what_there_is_several_of_has_a_number() {
     ] {
         assert_eq!(key.number(), number, "{key:?}");
     }
+}
+
+/// Whether the facts of a core are refused after something was changed about those of a kind.
+fn is_refused(core: &Core, kind: &str, change: impl Fn(&mut serde_json::Value)) -> bool {
+    let snapshot = core.freeze();
+    let lines = snapshot.changes().map(|one| {
+        let mut fact: serde_json::Value = serde_json::from_str(&one.text()).unwrap();
+        if fact["kind"] == kind {
+            change(&mut fact);
+        }
+        fact.to_string()
+    });
+    let head = r#"{"kind":"snapshot","format":1}"#.to_owned();
+    let lines: Vec<String> = std::iter::once(head).chain(lines).collect();
+    let read = Snapshot::read(lines.iter().map(String::as_str)).unwrap();
+    Core::thaw(&read.snapshot, core.known()).is_err()
+}
+
+#[test]
+fn numbers_that_no_core_comes_to_are_refused() {
+    const MANY: u32 = 1 << 31;
+    let mut crew = super::crew::Crew::new(|life| life.rollout.min_ready = Duration::from_secs(5));
+    crew.reload(WorkerUpdate::Definition {
+        life: Lifecycle::default().into(),
+    });
+    let core = &crew.core;
+    assert!(!is_refused(core, "worker", |_| {}));
+    let latest = |fact: &mut serde_json::Value| fact["latest"] = MANY.into();
+    assert!(is_refused(core, "worker", latest));
+    let of_rollout = |key: &'static str, number: u32| {
+        is_refused(core, "worker", |fact| {
+            assert!(fact["rollout"][key].is_u64(), "{fact}");
+            fact["rollout"][key] = number.into();
+        })
+    };
+    assert!(of_rollout("done", MANY));
+    assert!(of_rollout("of", MANY));
+    assert!(of_rollout("from_generation", MANY));
+    assert!(is_refused(core, "run", |fact| fact["generation"] = MANY.into()));
+}
+
+#[test]
+fn what_was_closed_and_is_not_missing_is_refused() {
+    let listener = ListenerLife {
+        presence: Presence::Required,
+        users: vec![APP],
+    };
+    let core = Core::new(vec![Lifecycle::default()], WhenDone::Hold);
+    let mut core = core.with_listeners(vec![listener]);
+    core.handle(Mono(1), Input::Start);
+    let (listener, why) = (ListenerId(0), Missing::Other);
+    core.handle(Mono(1), Input::ListenerMissing { listener, why });
+    assert!(!is_refused(&core, "listener", |_| {}));
+    for key in ["refusing", "vacated"] {
+        assert!(is_refused(&core, "listener", |fact| {
+            fact[key] = true.into();
+            fact.as_object_mut().unwrap().remove("missing");
+        }));
+    }
+}
+
+#[test]
+fn how_often_one_was_missed_is_kept() {
+    let mut core = Core::new(vec![Lifecycle::default()], WhenDone::Hold);
+    core.workers.get_mut(&APP).unwrap().follows.missed = 3;
+    assert_eq!(thawed(&core).workers[&APP].follows.missed, 3);
 }
