@@ -289,6 +289,18 @@ impl Endpoint {
         )
     }
 
+    /// Whether the address belongs to a network namespace; a path or a message queue does not.
+    pub fn is_in_network_namespace(&self) -> bool {
+        match self {
+            Endpoint::Inet { .. } | Endpoint::Netlink { .. } => true,
+            Endpoint::Unix { name, .. } => matches!(name, UnixName::Abstract(_)),
+            Endpoint::Fifo { .. }
+            | Endpoint::MessageQueue { .. }
+            | Endpoint::Special { .. }
+            | Endpoint::Vsock { .. } => false,
+        }
+    }
+
     /// The address family of a socket (address_families(7)).
     pub fn family(&self) -> Option<i32> {
         use nix::libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, AF_VSOCK};

@@ -12,7 +12,7 @@ use super::types::{
 };
 use super::worker::Worker;
 use crate::config::RestartPolicy;
-use crate::plan::{ListenerId, WorkerId};
+use crate::plan::{ListenerId, SocketKey, WorkerId};
 
 /// An instance, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,6 +170,12 @@ impl Core {
         } else {
             ListenerCondition::Listening
         }
+    }
+
+    /// Whether a socket is damaged, as the core has been told.
+    pub fn is_damaged(&self, listener: ListenerId, socket: SocketKey) -> bool {
+        let repair = self.ctx.listeners.damaged.get(&(listener, socket));
+        repair.is_some_and(|repair| !repair.whole)
     }
 
     /// The workers that use a listener.

@@ -1,13 +1,14 @@
 //! Binding in another network namespace, and always coming back.
 
 use super::bind_error::{BindStep, Failure};
+use super::bound::BoundSocket;
 use crate::plan::ListenerPlan;
 use crate::sys;
 use nix::fcntl::{OFlag, open};
 use nix::libc;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat, stat};
 use std::cell::Cell;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -96,6 +97,27 @@ pub(super) fn in_namespace_of<T>(
     drop(inside);
     namespaces.at_home()?;
     done
+}
+
+/// Whether the path of its network namespace leads to another one than that of a socket.
+pub(super) fn is_left_behind(listener: &ListenerPlan, socket: &BoundSocket) -> bool {
+    let path = listener.settings.network_namespace.as_ref();
+    let path = path.filter(|_| socket.address.is_in_network_namespace());
+    path.is_some_and(|path| leads_elsewhere(path, &socket.fd))
+}
+
+/// Whether there is a network namespace at a path that is not the one of a socket. One that was deleted lives on as
+/// long as anybody has a socket in it, and nobody finds it any more.
+///
+/// `false` where there is none at the path, for clients may still be in the one that was there; and where the
+/// kernel does not tell.
+pub fn leads_elsewhere(path: &Path, socket: impl AsFd) -> bool {
+    let its_own = sys::open_network_namespace_of(socket);
+    let (Ok(Ok(its_own)), Ok(wanted)) = (its_own.map(fstat), stat(path)) else {
+        return false;
+    };
+    // All namespaces are files of one file system (ioctl_nsfs(2)). While one is made, its path is an ordinary file.
+    wanted.st_dev == its_own.st_dev && wanted.st_ino != its_own.st_ino
 }
 
 fn open_namespace(path: &Path) -> Result<OwnedFd, Failure> {

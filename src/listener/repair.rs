@@ -5,8 +5,8 @@
 //! and one that was connected cannot listen. connect(2) to AF_UNSPEC undoes both. A unix socket
 //! cannot listen again (Linux keeps its shutdown for ever), and neither can one whose file is gone be
 //! found again: both are bound anew, at the same path with the same rights, as is a TCP listener that
-//! a worker has made of no use for good. A path that was removed comes back as the same socket, as long
-//! as its file has another name ([`super::spare`]). The old socket is kept until the new one
+//! a worker has made of no use for good, and one whose network namespace was made again. A path that
+//! was removed comes back as the same socket, as long as its file has another name ([`super::spare`]). The old socket is kept until the new one
 //! stands. Who waits in its queue by then is lost to listend, because a queue cannot be moved; but
 //! a worker that still has the old socket may accept them. A worker has to be started again to get
 //! the new socket.
@@ -16,11 +16,11 @@ use super::bind::bind_again;
 use super::bind_error::{BindError, BindStep, Failure};
 use super::bound::{BoundSocket, KnownFlag};
 use super::identity::{PathIdentity, Rights, remove_if_ours};
-use super::namespace::in_namespace_of;
+use super::namespace::{in_namespace_of, is_left_behind};
 use super::table::SocketTable;
 use super::{accept_queue, spare, symlink, unix_path};
 use crate::config::{Endpoint, SocketKind, UnixName};
-use crate::plan::{Access, Plan, SocketKey};
+use crate::plan::{Access, ListenerPlan, Plan, SocketKey};
 use crate::sys::{self, sockopt};
 use crate::walk::Place;
 use nix::errno::Errno;
@@ -48,6 +48,8 @@ pub enum Damage {
     RightsChanged,
     /// A symbolic link that leads to its path has been removed or replaced.
     LinkGone,
+    /// Another network namespace is where the listener's was.
+    NamespaceReplaced,
 }
 
 /// The way in which a listener was repaired.
@@ -89,6 +91,14 @@ pub(super) fn disconnect(socket: &BoundSocket) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Looks for damage of a socket, and whether it still is in the network namespace of its listener.
+pub fn inspect_of(listener: &ListenerPlan, socket: &BoundSocket) -> Option<Damage> {
+    if is_left_behind(listener, socket) {
+        return Some(Damage::NamespaceReplaced);
+    }
+    inspect(socket)
 }
 
 /// Looks for damage. A few system calls, and none that waits.
@@ -264,10 +274,12 @@ pub fn repair(
         // The plan has it no more.
         return Ok(None);
     };
-    let Some(damage) = inspect(socket) else {
+    let Some(damage) = inspect_of(entry, socket) else {
         return Ok(None);
     };
     match &socket.address {
+        // The address is free there. The old socket stays as it is until then: its clients may be there yet.
+        _ if damage == Damage::NamespaceReplaced => {}
         Endpoint::Inet { .. } | Endpoint::Vsock { .. } if socket.address.accepts() => {
             let done = in_namespace_of(entry, || revive(socket, entry.settings.backlog));
             match done.map_err(|failure| failure.of(listener, index)) {
@@ -326,7 +338,12 @@ pub fn repair(
     let slot = socket.slot.get();
     **socket = bind_again(plan, listener, index, &endpoint)?;
     socket.slot.set(slot);
-    bound.listens_again(key);
+    match damage {
+        Damage::NamespaceReplaced => {
+            bound.listens_elsewhere(key, |one| !is_left_behind(entry, one))
+        }
+        _ => bound.listens_again(key),
+    }
     Ok(Some(Repair::Rebound))
 }
 
@@ -347,7 +364,8 @@ fn put_back(
                 return false;
             }
         }
-        Damage::ShutDown | Damage::RightsChanged | Damage::LinkGone => {}
+        Damage::ShutDown | Damage::RightsChanged | Damage::LinkGone | Damage::NamespaceReplaced => {
+        }
     }
     let Some(rights) = socket.artifacts.rights else {
         return true;

@@ -174,6 +174,21 @@ impl SocketTable {
         }
     }
 
+    /// A socket has left its group for another, in which are those that `is_there` has moved before it.
+    pub(super) fn listens_elsewhere(
+        &self,
+        key: SocketKey,
+        is_there: impl Fn(&BoundSocket) -> bool,
+    ) {
+        let Some(socket) = self.get(key) else { return };
+        let groups = self.groups(socket.listener).into_iter();
+        let mut with_it = groups.filter(|group| group.iter().any(|one| one.key == key));
+        if let (Some(group), Some(_)) = (with_it.next(), socket.slot.get()) {
+            let moved = group.iter().filter(|one| one.key != key && is_there(one));
+            socket.slot.set(u32::try_from(moved.count()).ok());
+        }
+    }
+
     /// Has sockets that the plan has no more, and with which the shards of a listener overlap, share their address, or
     /// has it over. The kernel wants it at bind(2) and listen(2) alone ([`overlap`]).
     pub(super) fn share_with_former(&self, listener: &ListenerPlan, on: bool) {

@@ -6,7 +6,7 @@
 
 use super::changes::Changes;
 use super::model::{Ids, ListenerId, ListenerPlan, Plan, SocketKey, SocketPlan, WorkerId};
-use crate::config::{Endpoint, UnixName};
+use crate::config::Endpoint;
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -143,19 +143,8 @@ fn address(listener: &ListenerPlan, socket: &SocketPlan) -> Address {
         *optional = false;
     }
     let namespace = listener.settings.network_namespace.clone();
-    (namespace.filter(|_| is_in_namespace(&endpoint)), endpoint)
-}
-
-/// Whether the address belongs to a network namespace; a path or a message queue does not.
-fn is_in_namespace(endpoint: &Endpoint) -> bool {
-    match endpoint {
-        Endpoint::Inet { .. } | Endpoint::Netlink { .. } => true,
-        Endpoint::Unix { name, .. } => matches!(name, UnixName::Abstract(_)),
-        Endpoint::Fifo { .. }
-        | Endpoint::MessageQueue { .. }
-        | Endpoint::Special { .. }
-        | Endpoint::Vsock { .. } => false,
-    }
+    let namespace = namespace.filter(|_| endpoint.is_in_network_namespace());
+    (namespace, endpoint)
 }
 
 /// First each listener finds its own sockets again, then those of others that are left, at last those

@@ -25,6 +25,7 @@ impl Shell {
         for listener in self.plan.listeners.keys().copied().collect::<Vec<_>>() {
             self.look_at_paths_of(listener);
         }
+        self.look_at_namespaces();
         for (listener, why) in missing_listeners(missing) {
             self.feed(Input::ListenerMissing { listener, why });
         }
@@ -65,7 +66,8 @@ impl Shell {
         // event would come for ever.
         self.steer_listener(listener);
         let held = self.sockets.get(key);
-        let whole = held.filter(|held| listener::inspect(held).is_none());
+        let of = self.plan.listener(listener);
+        let whole = held.filter(|held| listener::inspect_of(of, held).is_none());
         if let Some(held) = whole {
             self.watch.socket(&self.epoll, held);
         }
@@ -139,14 +141,29 @@ impl Shell {
             return;
         };
         let listener = held.listener;
-        if let Some(damage) = listener::inspect(held) {
+        // One that is left over has no path that matters any more.
+        let of = self.plan.listeners.get(&listener);
+        let damage = match of.filter(|of| of.position(key).is_some()) {
+            Some(of) => listener::inspect_of(of, held),
+            None => listener::inspect(held),
+        };
+        if let Some(damage) = damage {
             // Until it is repaired its event would come for ever.
             self.watch.unwatch(&self.epoll, held);
             let what = event_text::damage(damage);
             // shutdown(2) takes the socket, the others only a right to the folder.
             let anybody = damage != Damage::ShutDown;
-            let by = self.suspects(listener, anybody);
-            let what = format!("{} was {what} by {by}", held.address);
+            let namespace = of.and_then(|of| of.settings.network_namespace.as_ref());
+            let what = match namespace.filter(|_| damage == Damage::NamespaceReplaced) {
+                Some(path) => {
+                    let path = path.display();
+                    format!("{} was {what}: another is at {path} now", held.address)
+                }
+                None => {
+                    let by = self.suspects(listener, anybody);
+                    format!("{} was {what} by {by}", held.address)
+                }
+            };
             self.feed(Input::ListenerDamaged {
                 listener,
                 socket: key,
@@ -179,6 +196,24 @@ impl Shell {
             ([], false) => "an unknown process".to_owned(),
             (several, true) => format!("{} or another process", several.join(" or ")),
             (several, false) => several.join(" or "),
+        }
+    }
+
+    /// Looks which sockets are in a network namespace that their path does not lead to any more, and has
+    /// it told from now on when that may have changed.
+    pub(super) fn look_at_namespaces(&mut self) {
+        let listeners = self.plan.listeners().map(|(_, listener)| listener);
+        let inside = listeners.filter(|one| one.settings.network_namespace.is_some());
+        let mut inside = inside.peekable();
+        self.watch.mounts(&self.epoll, inside.peek().is_some());
+        let sockets = inside.flat_map(|listener| self.sockets.of(listener));
+        let news = sockets.filter(|held| !self.core.is_damaged(held.listener, held.key));
+        for key in news.map(|held| held.key).collect::<Vec<_>>() {
+            self.look_at(key);
+        }
+        if self.watch.watches_former_addresses() {
+            self.watch_addresses(true);
+            self.feed(Input::AddressesChanged);
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) enum Token {
     Paths,
     /// The machine's addresses changed.
     Addresses,
+    /// Something was mounted or unmounted.
+    Mounts,
     /// The control socket.
     Control(ControlPart),
     /// Workers have written something, or standard output takes more of it.
@@ -53,6 +55,7 @@ impl Token {
             Token::Notify(part) => part.pack() << 4 | 10,
             Token::Log => 11,
             Token::Keeper => 12,
+            Token::Mounts => 13,
         }
     }
 
@@ -70,6 +73,7 @@ impl Token {
             10 => Token::Notify(NotifyPart::unpack(data >> 4)),
             11 => Token::Log,
             12 => Token::Keeper,
+            13 => Token::Mounts,
             _ => Token::Signals,
         }
     }
@@ -166,7 +170,12 @@ mod tests {
             NotifyPart::AckClient(7),
         ];
         let control = control.map(Token::Control).into_iter();
-        let others = [Token::Writer(0), Token::Writer(u32::MAX), Token::Output];
+        let others = [
+            Token::Writer(0),
+            Token::Writer(u32::MAX),
+            Token::Output,
+            Token::Mounts,
+        ];
         let tokens = control.chain(notify.map(Token::Notify)).chain(others);
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);

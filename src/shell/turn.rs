@@ -343,6 +343,7 @@ impl Shell {
                 Token::Socket(key) => self.socket_event(key, event.events()),
                 Token::Paths => self.paths_changed(),
                 Token::Addresses => self.addresses_changed(),
+                Token::Mounts => self.look_at_namespaces(),
                 Token::Control(part) => self.control_event(part, event.events()),
                 Token::Signals
                 | Token::Children

@@ -10,7 +10,7 @@ use super::clients::Role;
 use super::token::Token;
 use crate::config::Endpoint;
 use crate::core::{Mono, retry_delay};
-use crate::listener::{BoundSocket, SocketTable, in_network_namespace};
+use crate::listener::{BoundSocket, SocketTable, in_network_namespace, leads_elsewhere};
 use crate::plan::{ListenerId, SocketKey};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -21,8 +21,9 @@ use nix::sys::socket::{
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (rtnetlink(7)).
@@ -36,6 +37,9 @@ const FILES: AddWatchFlags = AddWatchFlags::IN_DELETE
     .union(ITSELF);
 /// What is asked about one that leads there.
 const ITSELF: AddWatchFlags = AddWatchFlags::IN_MOVE_SELF.union(AddWatchFlags::IN_DELETE_SELF);
+
+/// What the process sees mounted; a change is told as EPOLLPRI, once (proc_pid_mountinfo(5)).
+const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// So many sockets are watched in one turn, of those that may wait.
 const AT_ONCE: usize = 500;
@@ -62,8 +66,11 @@ pub(super) struct Watch {
     /// What clients mean at a listener, where that is something.
     roles: BTreeMap<ListenerId, Role>,
     /// Routing sockets, while somebody waits for an address: one in each network namespace where that
-    /// may come.
-    addresses: Vec<OwnedFd>,
+    /// may come, with its path.
+    addresses: Vec<(Option<PathBuf>, OwnedFd)>,
+    /// The table of mounts, while a listener is in a network namespace that has a path: one that is made anew is
+    /// mounted there (ip-netns(8)), of which inotify(7) does not tell.
+    mounts: Option<File>,
     /// Sockets without an accept queue that clients mean nothing at for now: their errors are the
     /// worker's.
     parked: BTreeSet<SocketKey>,
@@ -109,6 +116,7 @@ impl Watch {
             folders: HashMap::new(),
             roles,
             addresses: Vec::new(),
+            mounts: None,
             parked: BTreeSet::new(),
             pending: BTreeSet::new(),
             damaged: BTreeMap::new(),
@@ -390,7 +398,7 @@ impl Watch {
 
     /// Watches the addresses of these network namespaces, and of no others.
     pub(super) fn addresses(&mut self, epoll: &Epoll, namespaces: &BTreeSet<Option<&Path>>) {
-        for routing in self.addresses.drain(..) {
+        for (_, routing) in self.addresses.drain(..) {
             // Nobody else has it open, so that closing it removes it from the epoll set; by hand
             // all the same, for a child on its way to exec has a copy for a moment.
             let _not_watched = epoll.delete(&routing);
@@ -402,7 +410,10 @@ impl Watch {
             });
             let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Addresses.pack());
             match routing.and_then(|routing| epoll.add(&routing, event).map(|()| routing)) {
-                Ok(routing) => self.addresses.push(routing),
+                Ok(routing) => {
+                    let path = namespace.map(Path::to_owned);
+                    self.addresses.push((path, routing));
+                }
                 Err(errno) => {
                     let place = namespace.map_or_else(String::new, |path| {
                         format!(" in network namespace {}", path.display())
@@ -410,6 +421,36 @@ impl Watch {
                     log::warn!("cannot watch for addresses{place}: {}", errno.desc());
                 }
             }
+        }
+    }
+
+    /// Whether some are watched in a network namespace that its path does not lead to any more.
+    pub(super) fn watches_former_addresses(&self) -> bool {
+        let mut inside = self.addresses.iter();
+        inside.any(|(path, routing)| {
+            let path = path.as_deref();
+            path.is_some_and(|path| leads_elsewhere(path, routing))
+        })
+    }
+
+    /// Watches what is mounted, or not any more.
+    pub(super) fn mounts(&mut self, epoll: &Epoll, wanted: bool) {
+        if wanted == self.mounts.is_some() {
+            return;
+        }
+        if let Some(mounts) = self.mounts.take() {
+            // By hand, as above.
+            let _not_watched = epoll.delete(&mounts);
+            return;
+        }
+        let watched = File::open(MOUNTS).and_then(|mounts| {
+            let event = EpollEvent::new(EpollFlags::EPOLLPRI, Token::Mounts.pack());
+            epoll.add(&mounts, event)?;
+            Ok(mounts)
+        });
+        match watched {
+            Ok(mounts) => self.mounts = Some(mounts),
+            Err(error) => log::warn!("cannot watch network namespaces: {MOUNTS}: {error}"),
         }
     }
 
@@ -421,7 +462,7 @@ impl Watch {
     /// Takes the news about addresses. What they say does not matter: binding is tried, and knows.
     pub(super) fn drain_addresses(&self) {
         let mut buffer = [0u8; 8192];
-        for routing in &self.addresses {
+        for (_, routing) in &self.addresses {
             // ENOBUFS says that some were lost, which is news as well.
             while matches!(
                 recv(routing.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT),

@@ -66,7 +66,7 @@ pub use mount::{
     limit_mount, switch_loopback_on,
 };
 pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits, unlink_queue};
-pub use netns::{enter_network_namespace, network_namespace_of};
+pub use netns::{enter_network_namespace, network_namespace_of, open_network_namespace_of};
 pub use notify::{
     Datagram, MOST_DESCRIPTORS, PeerProcess, Sender, ask_for_senders, is_same_open_file,
     receive_bytes, receive_datagram, refuse_descriptors, take_descriptors,

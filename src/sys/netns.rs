@@ -2,7 +2,7 @@
 
 use nix::libc;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// Moves the calling thread into a network namespace.
 ///
@@ -17,6 +17,23 @@ pub fn enter_network_namespace(namespace: impl AsFd) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// The network namespace of a socket (SIOCGSKNS, linux/sockios.h).
+///
+/// # Errors
+///
+/// EPERM without CAP_NET_ADMIN there; ENOTTY before Linux 4.10.
+pub fn open_network_namespace_of(socket: impl AsFd) -> io::Result<OwnedFd> {
+    // SAFETY: SIOCGSKNS takes no argument, and answers with a new descriptor (close-on-exec).
+    unsafe {
+        // The type differs between C libraries.
+        let open = libc::SIOCGSKNS as libc::Ioctl;
+        match libc::ioctl(socket.as_fd().as_raw_fd(), open) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
 }
 
 /// SO_NETNS_COOKIE, since Linux 5.14 (asm-generic/socket.h).

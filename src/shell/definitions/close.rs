@@ -75,7 +75,7 @@ impl Shell {
     /// the path of one, it can serve the clients that wait, and no more.
     pub(in crate::shell) fn sound_former(&self) -> BTreeMap<SocketKey, &ListenerPlan> {
         let former = self.sockets.former();
-        let sound = former.filter(|(_, socket)| listener::inspect(socket).is_none());
+        let sound = former.filter(|(of, socket)| listener::inspect_of(of, socket).is_none());
         sound
             .map(|(listener, socket)| (socket.key, listener))
             .collect()

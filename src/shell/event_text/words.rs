@@ -93,6 +93,7 @@ pub(in crate::shell) fn damage(damage: Damage) -> &'static str {
         Damage::PathReplaced => "replaced",
         Damage::RightsChanged => "given other permissions",
         Damage::LinkGone => "stripped of a symbolic link",
+        Damage::NamespaceReplaced => "left in a former network namespace",
     }
 }
 

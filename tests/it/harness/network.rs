@@ -50,6 +50,16 @@ impl Namespace {
         assert!(output.status.success(), "ip {words:?}: {complained}");
     }
 
+    /// Puts another namespace in its place, with its name, and with its loopback down.
+    #[track_caller]
+    pub fn renew(&self) {
+        for what in ["del", "add"] {
+            let output = ip(&["netns", what, &self.0]);
+            let complained = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "ip netns {what}: {complained}");
+        }
+    }
+
     /// The words that run what follows them inside.
     pub fn words(&self) -> [&str; 4] {
         ["ip", "netns", "exec", &self.0]

@@ -3,7 +3,9 @@
 //! Everything happens in network namespaces of the tests' own.
 
 use crate::harness::network::{Namespace, send};
-use crate::harness::{Daemon, Start, World, client, eventually, free_port};
+use crate::harness::varlink::{self, Varlink};
+use crate::harness::{Daemon, Start, World, client, eventually, free_port, reloading};
+use serde_json::json;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 
@@ -135,6 +137,133 @@ workers: {{ app: {{ command: [$PROBE, puppet, $EVENTS], listeners: [it] }} }}
     blue.ip(&["address", "add", "10.9.9.7/24", "dev", "one"]);
     daemon.line(&["listener it: listening on 10.9.9.7:24242"]);
     let _puppet = world.puppet();
+    daemon.stop();
+}
+
+/// What `listend status` says about a listener.
+fn state_of(control: &mut Varlink, name: &str) -> String {
+    let status = control.ask("Status", json!({ "name": name }));
+    status["listeners"][0]["state"].to_string()
+}
+
+// ip-netns(8): one that is deleted lives on as long as somebody has a socket in it, and nobody finds it.
+#[test]
+fn a_listener_follows_a_namespace_that_is_made_again_under_its_name() {
+    let Some(blue) = Namespace::new() else {
+        return;
+    };
+    let world = World::new();
+    let port = free_port();
+    let yaml = format!(
+        "
+listeners:
+  tcp: {{ address: '127.0.0.1:{port}', network_namespace: {path} }}
+  udp: {{ address: 'udp://127.0.0.1:{port}', network_namespace: {path} }}
+  abstract: {{ address: 'unix:@it', network_namespace: {path} }}
+  file: {{ address: 'unix:$DIR/it', network_namespace: {path} }}
+  outside: 127.0.0.1:{port}
+  shards: {{ address: '127.0.0.2:{port}', network_namespace: {path} }}
+workers:
+  app: {{ command: [$PROBE, serve], listeners: [tcp, abstract] }}
+  many: {{ command: [$PROBE, serve], listeners: [shards], instances: 2, distribute: shards }}
+  stays: {{ command: [$PROBE, serve], listeners: [file, outside] }}
+",
+        path = blue.path().display()
+    );
+    let daemon = varlink::run(&world, &yaml);
+    daemon.line(&["app.0", "started"]);
+    let address = format!("127.0.0.1:{port}");
+    blue.send("tcp", &address, "?").expect("served");
+    let mut control = Varlink::connect(&world);
+    for round in 1..=2 {
+        blue.renew();
+        let there = blue.path().display().to_string();
+        daemon.lines(&["listener tcp", "left in a former", &there], round);
+        blue.ip(&["link", "set", "lo", "up"]);
+        for name in ["tcp", "udp", "abstract"] {
+            daemon.lines(&[&format!("listener {name}"), "bound again"], round);
+        }
+        assert_eq!(state_of(&mut control, "tcp"), "\"listening\"");
+        daemon.lines(&["listener shards", "bound again"], 2 * round);
+        let shards = format!("127.0.0.2:{port}");
+        for (scheme, address) in [("tcp", &*address), ("tcp", &shards), ("unix", "@it")] {
+            // Who has answered and closed before it is asked may reset.
+            eventually("its worker is there", || {
+                blue.send(scheme, address, "?").is_ok()
+            });
+        }
+    }
+    // Nothing else was touched: a path is found from every namespace.
+    assert!(daemon.lines_so_far(&["stays.0", "exited"]).is_empty());
+    assert!(daemon.lines_so_far(&["listener file", "again"]).is_empty());
+    daemon.stop();
+}
+
+/// An address comes later than the namespace.
+#[test]
+fn an_address_of_a_namespace_that_is_made_again_is_waited_for() {
+    let Some(blue) = Namespace::new() else {
+        return;
+    };
+    let world = World::new();
+    blue.ip(&["address", "add", "10.9.9.7/32", "dev", "lo"]);
+    let yaml = format!(
+        "
+listeners:
+  bound: {{ address: '10.9.9.7:24242', network_namespace: {path} }}
+  late: {{ address: '10.9.9.8:24242', network_namespace: {path}, wait_for_address: 1h }}
+workers: {{ app: {{ command: [$PROBE, serve], listeners: [bound] }} }}
+",
+        path = blue.path().display()
+    );
+    let daemon = varlink::run(&world, &yaml);
+    daemon.line(&["app.0", "started"]);
+    daemon.line(&["listener late: waiting for 10.9.9.8:24242"]);
+    let mut control = Varlink::connect(&world);
+    // Where there is no address at all, any can be bound (__inet_dev_addr_type in net/ipv4).
+    daemon.pause();
+    blue.renew();
+    blue.ip(&["link", "set", "lo", "up"]);
+    daemon.resume();
+    daemon.line(&["listener bound", "left in a former", "cannot be repaired"]);
+    assert_eq!(state_of(&mut control, "bound"), "\"damaged\"");
+    for address in ["10.9.9.7/32", "10.9.9.8/32"] {
+        blue.ip(&["address", "add", address, "dev", "lo"]);
+    }
+    daemon.line(&["listener late: listening on 10.9.9.8:24242"]);
+    daemon.line(&["listener bound", "bound again"]);
+    assert_eq!(state_of(&mut control, "bound"), "\"listening\"");
+    eventually("its worker is there", || {
+        blue.send("tcp", "10.9.9.7:24242", "?").is_ok()
+    });
+    daemon.stop();
+}
+
+/// Of a link that leads elsewhere nothing is told; a reload looks.
+#[test]
+fn a_reload_finds_that_the_path_leads_to_another_namespace() {
+    let (Some(blue), Some(green)) = (Namespace::new(), Namespace::new()) else {
+        return;
+    };
+    let world = World::new();
+    let link = world.path("ns");
+    std::os::unix::fs::symlink(blue.path(), &link).expect("a link");
+    let daemon = varlink::run(
+        &world,
+        "
+listeners: { it: { address: '127.0.0.1:24243', network_namespace: $DIR/ns } }
+workers: { app: { command: [$PROBE, serve], listeners: [it] } }
+",
+    );
+    daemon.line(&["app.0", "started"]);
+    blue.send("tcp", "127.0.0.1:24243", "?").expect("served");
+    std::fs::remove_file(&link).expect("remove");
+    std::os::unix::fs::symlink(green.path(), &link).expect("a link");
+    reloading::ask(&world, "reload").expect_code(0);
+    daemon.line(&["listener it", "bound again"]);
+    eventually("its worker is there", || {
+        green.send("tcp", "127.0.0.1:24243", "?").is_ok()
+    });
     daemon.stop();
 }
 
