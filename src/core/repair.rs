@@ -373,12 +373,17 @@ impl Core {
         repair.failures = 0;
         self.ctx.record.listeners();
         self.emit_of_socket((listener, socket), SocketEvent::Repaired { by });
-        if by == Repaired::AnotherSocket && self.ctx.phase == Phase::Running {
+        if self.ctx.phase != Phase::Running {
+            return;
+        }
+        match by {
+            Repaired::SameSocket | Repaired::PutBack => {}
+            Repaired::AnotherNamespace => self.refresh_users(listener),
             // A worker that removes the path when it ends removes the new one as well.
-            match self.count_rebound((listener, socket)) {
+            Repaired::AnotherSocket => match self.count_rebound((listener, socket)) {
                 ..FIGHT => self.refresh_users(listener),
                 FIGHT.. => self.vacate((listener, socket)),
-            }
+            },
         }
     }
 

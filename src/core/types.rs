@@ -384,6 +384,9 @@ pub enum Repaired {
     /// A new one at the same place. Workers that run have the old one, which no client finds, and
     /// are started again.
     AnotherSocket,
+    /// The same, in the network namespace that has taken the place of the former one: no worker had a
+    /// part in it.
+    AnotherNamespace,
 }
 
 /// What came of a [`Command`].

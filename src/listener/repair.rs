@@ -61,6 +61,8 @@ pub enum Repair {
     PutBack,
     /// Repaired by another socket: running workers still have the old one.
     Rebound,
+    /// The same, in the network namespace that has taken the place of the former one.
+    Followed,
 }
 
 /// Undoes connect(2) of a datagram socket: connected, it hears its one peer only. Answers whether it
@@ -338,12 +340,11 @@ pub fn repair(
     let slot = socket.slot.get();
     **socket = bind_again(plan, listener, index, &endpoint)?;
     socket.slot.set(slot);
-    match damage {
-        Damage::NamespaceReplaced => {
-            bound.listens_elsewhere(key, |one| !is_left_behind(entry, one))
-        }
-        _ => bound.listens_again(key),
+    if damage == Damage::NamespaceReplaced {
+        bound.listens_elsewhere(key, |one| !is_left_behind(entry, one));
+        return Ok(Some(Repair::Followed));
     }
+    bound.listens_again(key);
     Ok(Some(Repair::Rebound))
 }
 

@@ -73,7 +73,7 @@ impl Shell {
         }
         let socket = key;
         let is_whole = whole.is_some();
-        if matches!(outcome, Ok(Some(Repair::Rebound))) {
+        if matches!(outcome, Ok(Some(Repair::Rebound | Repair::Followed))) {
             self.flows_of_another_socket(key);
         }
         let input = match outcome {
@@ -84,6 +84,7 @@ impl Shell {
                 socket,
                 by: match repair {
                     Some(Repair::Rebound) => Repaired::AnotherSocket,
+                    Some(Repair::Followed) => Repaired::AnotherNamespace,
                     Some(Repair::PutBack) => Repaired::PutBack,
                     Some(Repair::ListenedAgain) | None => Repaired::SameSocket,
                 },

@@ -60,7 +60,7 @@ impl Shell {
             Ok(Repair::PutBack | Repair::ListenedAgain) => {
                 log::warn!("{name}: {path} was {what}; restored");
             }
-            Ok(Repair::Rebound) => {
+            Ok(Repair::Rebound | Repair::Followed) => {
                 let cut_off = cut_off(&self.plan, path, who_has_it);
                 log::warn!("{name}: {path} was {what}; restored{cut_off}");
             }

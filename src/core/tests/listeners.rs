@@ -392,6 +392,7 @@ fn workers_get_the_socket_that_took_a_damaged_ones_place() {
     for (by, restarted) in [
         (Repaired::SameSocket, false),
         (Repaired::AnotherSocket, true),
+        (Repaired::AnotherNamespace, true),
     ] {
         let mut rig = rig(Presence::Required);
         rig.give(Input::Start);

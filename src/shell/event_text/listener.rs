@@ -51,7 +51,7 @@ pub(super) fn socket_text(damage: Option<&str>, event: SocketEvent) -> (Level, S
             let outcome = match by {
                 Repaired::SameSocket => "listening again",
                 Repaired::PutBack => "restored (same socket)",
-                Repaired::AnotherSocket => "bound again",
+                Repaired::AnotherSocket | Repaired::AnotherNamespace => "bound again",
             };
             (Level::Warn, format!("{damage}; {outcome}"))
         }
