@@ -40,8 +40,12 @@ impl Worker {
     /// A listener of it is closed: what has its sockets is started again, when it is there.
     fn let_go_of_listeners(&mut self, ctx: &mut Ctx) {
         ctx.stir(self.id);
-        // What is ending already comes back only if it was to.
-        let goes_on = |run: &&Run| run.state.process().is_some() && run.state.ending().is_none();
+        // What is ending already comes back only if it was to. What is being prepared would run without it, and
+        // keep the address from being bound.
+        let goes_on = |run: &&Run| match run.state {
+            State::Preparing { cancelled, .. } => !cancelled,
+            _ => run.state.process().is_some() && run.state.ending().is_none(),
+        };
         let holders = self.runs.instances().filter(goes_on).map(|run| run.id);
         for id in holders.collect::<Vec<RunId>>() {
             self.refresh(ctx, id);
