@@ -367,7 +367,10 @@ impl Worker {
             process,
             ProcessEvent::WatchdogTimedOut { timeout: in_time },
         ));
-        self.runs[id].fault = Some(Fault::Silent);
+        self.runs[id].fault = Some(match in_time {
+            Some(_) => Fault::Silent,
+            None => Fault::Reported,
+        });
         for signal in [SIGABRT, SIGCONT] {
             let scope = Scope::Process;
             ctx.outbox.push(Effect::Signal {

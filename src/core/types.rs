@@ -307,6 +307,8 @@ pub enum Fault {
     NotReady,
     /// The instance sent no keep-alive in time.
     Silent,
+    /// The instance reported a failure itself (`WATCHDOG=trigger`).
+    Reported,
     /// The instance did not exit in time after it was told to stop.
     NotStopped,
 }

@@ -26,7 +26,7 @@ pub(super) fn variables(end: Option<&LastEnd>, restart: &Restart) -> Vec<(&'stat
             ..
         }) => "timeout",
         Some(LastEnd::Exited {
-            cause: Some(Fault::Silent),
+            cause: Some(Fault::Silent | Fault::Reported),
             ..
         }) => "watchdog",
         Some(LastEnd::Exited { status, .. }) => of_status(*status),

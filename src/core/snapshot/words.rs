@@ -115,7 +115,7 @@ words! {
     PhaseWord = Phase { Idle, Running, Stopping, Hurried, Exited }
 
     #[derive(Copy)]
-    FaultWord = Fault { NotReady, Silent, NotStopped }
+    FaultWord = Fault { NotReady, Silent, Reported, NotStopped }
 
     #[derive(Copy)]
     HookWord = HookKind { BeforeStart, AfterReady, AfterStop, Reload }

@@ -12,6 +12,7 @@ pub(in crate::shell) fn fault(cause: Option<Fault>) -> &'static str {
         None => "",
         Some(Fault::NotReady) => ", not ready in time",
         Some(Fault::Silent) => ", no keep-alive",
+        Some(Fault::Reported) => ", reported a failure",
         Some(Fault::NotStopped) => ", did not stop in time",
     }
 }

@@ -678,6 +678,8 @@ fn one_that_says_that_it_is_not_well_is_ended() {
     puppet.tell("notify WATCHDOG=trigger");
     daemon.line(&["app.0: reports a failure", "sending SIGABRT"]);
     puppet.wait_for_its_end();
+    // It was said to have sent no keep-alive.
+    daemon.line(&["app.0: killed by SIGABRT", "reported a failure"]);
     let mut next = world.puppet();
     // Another interval counts from then on, whether it was told before or with READY=1.
     next.ask("notify WATCHDOG_USEC=200000");
