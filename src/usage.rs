@@ -134,18 +134,17 @@ fn process(pid: i32) -> Option<Process> {
     })
 }
 
-/// What each of these processes uses, with all that belongs to it. An instance leads its session; a number
-/// that does not is another's.
+/// What each of these processes uses, with all that belongs to it. An instance leads its session, unless it has
+/// named a child of its own as its main process (`MAINPID=` of sd_notify(3)).
 fn sums(all: &HashMap<i32, Process>, leaders: &HashSet<i32>) -> HashMap<i32, Usage> {
-    let is_leader = |pid: &i32| all.get(pid).is_some_and(|one| one.session == *pid);
     let mut sums: HashMap<i32, Usage> = HashMap::new();
     for (pid, process) in all {
         let mut at = *pid;
         // Processes may have come and gone while they were read: their chain need not end.
         for _ in 0..all.len() {
             let Some(one) = all.get(&at) else { break };
-            let owner = [at, one.session].into_iter();
-            if let Some(owner) = owner.filter(|pid| leaders.contains(pid)).find(is_leader) {
+            let mut owner = [at, one.session].into_iter();
+            if let Some(owner) = owner.find(|pid| leaders.contains(pid)) {
                 sums.entry(owner).or_default().add(process.usage);
                 break;
             }
@@ -281,8 +280,10 @@ mod tests {
             // A loop, as pids that are used again could show it.
             (30, process(31, 30, 128)),
             (31, process(30, 30, 128)),
-            // No leader of a session.
-            (40, process(1, 1, 256)),
+            // The main process of an instance in the session of its parent, and its child.
+            (39, process(1, 39, 256)),
+            (40, process(39, 39, 512)),
+            (41, process(40, 39, 1024)),
         ]);
         let leaders = HashSet::from([10, 20, 40, 50]);
         let sums = sums(&all, &leaders);
@@ -296,7 +297,7 @@ mod tests {
             Some((2, 96)),
             "an instance that another has started"
         );
-        assert_eq!((found(40), found(50)), (None, None));
+        assert_eq!((found(40), found(50)), (Some((2, 1536)), None));
     }
 
     #[test]
