@@ -155,7 +155,10 @@ fn wanted(head: &httparse::Request, site: Site) -> Result<Request, Refused> {
     if !site.has_page {
         return Err(Refused::NoPage);
     }
-    if let Some(machine) = site.called {
+    // Without one it is no browser, but a health check of HTTP/1.0.
+    if let Some(machine) = site.called
+        && hosts == 1
+    {
         let host = text("host").next().unwrap_or_default();
         if !is_own(host, machine) {
             return Err(Refused::Misdirected);
@@ -381,7 +384,7 @@ mod tests {
                 "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n",
                 MethodNotAllowed,
             ),
-            ("GET / HTTP/1.0\r\n\r\n", Misdirected),
+            ("GET / HTTP/1.0\r\nHost: \r\n\r\n", Misdirected),
             ("GET /metrics/ HTTP/1.1\r\nHost: a\r\n\r\n", NotFound),
             (
                 "POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
