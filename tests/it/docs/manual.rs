@@ -571,7 +571,7 @@ fn blocks(info: &str) -> Vec<(usize, String)> {
     blocks
 }
 
-/// The YAML of a man page: literal displays that name listeners.
+/// The literal displays of a man page.
 fn displays(page: &str) -> Vec<String> {
     let text = read(page);
     let displays = text.split(".Bd -literal").skip(1);
@@ -579,9 +579,21 @@ fn displays(page: &str) -> Vec<String> {
         let (_, body) = rest.split_once('\n').expect("a line");
         body.split("\n.Ed").next().expect("an end").to_owned()
     });
-    bodies
-        .filter(|body| body.starts_with("listeners:"))
-        .collect()
+    bodies.collect()
+}
+
+// groff_char(7): \(aq, \(ga, \(ha and \(ti.
+#[test]
+fn what_is_copied_from_a_manual_has_no_quotes_of_typographers() {
+    let mut count = 0;
+    for page in fs::read_dir(root().join("man")).expect("the manuals") {
+        let page = page.expect("a page").file_name();
+        for body in displays(&format!("man/{}", page.display())) {
+            assert!(!body.contains(['\'', '`', '^', '~']), "{page:?}: {body}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count}");
 }
 
 #[test]
@@ -594,7 +606,8 @@ fn every_yaml_in_the_documentation_is_a_good_configuration() {
         "man/listend-diagnostics.7",
         "man/listend-handoff.7",
     ] {
-        let displays = displays(page);
+        let mut displays = displays(page);
+        displays.retain(|body| body.starts_with("listeners:"));
         assert!(!displays.is_empty(), "no YAML in {page}");
         all.extend(displays.into_iter().map(|text| (0, text)));
     }
