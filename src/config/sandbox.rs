@@ -1,6 +1,6 @@
 //! Reads `sandbox:` into a [`Sandbox`].
 
-use super::decode::{Fields, choice, text, texts};
+use super::decode::{Fields, choice, text, texts, wrong_type};
 use super::keys;
 use super::scalar;
 use super::value_error::{Diagnostics, ValueError};
@@ -20,13 +20,20 @@ pub(super) fn decode(node: &Node, out: &mut Diagnostics) -> Option<Located<Sandb
         value,
         place: node.place,
     };
-    if let Content::Scalar(word) = &node.content {
-        let text = text(node, "sandbox", out)?;
-        if word.plain && text == "none" {
+    match &node.content {
+        Content::Map(_) => {}
+        Content::Scalar(word) => {
+            let text = text(node, "sandbox", out)?;
+            if word.plain && text == "none" {
+                return None;
+            }
+            let preset = out.check(node.place, preset("sandbox", text))?;
+            return Some(located(preset.sandbox()));
+        }
+        Content::Null { .. } | Content::List(_) => {
+            out.add(wrong_type("`sandbox`", "a preset or a mapping", node).at(node.place));
             return None;
         }
-        let preset = out.check(node.place, preset("sandbox", text))?;
-        return Some(located(preset.sandbox()));
     }
     let mut fields = Fields::open(node, keys::SANDBOX, "`sandbox`", &[], out)?;
     let preset = fields.read("preset", out, |key, text| match text {

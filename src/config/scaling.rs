@@ -1,6 +1,6 @@
 //! Reads `instances`: a number, or how it follows the queues.
 
-use super::decode::{Fields, default};
+use super::decode::{Fields, default, wrong_type};
 use super::draft::{DraftWorker, Taken};
 use super::keys;
 use super::life::Scaling;
@@ -27,10 +27,17 @@ pub(super) fn instances(
     out: &mut Diagnostics,
 ) -> Option<Place> {
     let node = fields.take("instances")?;
-    if let Content::Scalar(_) = &node.content {
-        let text = super::decode::text(node, "instances", out)?;
-        worker.instances = out.check(node.place, number("instances", text))?;
-        return Some(node.place);
+    match &node.content {
+        Content::Map(_) => {}
+        Content::Scalar(_) => {
+            let text = super::decode::text(node, "instances", out)?;
+            worker.instances = out.check(node.place, number("instances", text))?;
+            return Some(node.place);
+        }
+        Content::Null { .. } | Content::List(_) => {
+            out.add(wrong_type("`instances`", "a number or a mapping", node).at(node.place));
+            return None;
+        }
     }
     let mut range = Fields::open(node, keys::INSTANCES, "`instances`", &[], out)?;
     let mut max = None;
