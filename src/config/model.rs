@@ -13,7 +13,7 @@ use crate::launch_spec::LaunchSpec;
 use crate::sandbox::Sandbox;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -343,6 +343,21 @@ impl Endpoint {
         }
     }
 
+    /// What the address as it is written does not show, beside the kind: the families of an IPv6 socket, and
+    /// whether a special file is written to.
+    pub fn detail(&self) -> Option<&'static str> {
+        match self {
+            Endpoint::Inet {
+                address: SocketAddr::V6(address),
+                v6_only,
+                ..
+            } => Some(families(*address.ip(), *v6_only)),
+            Endpoint::Special { writable: true, .. } => Some("writable"),
+            Endpoint::Special { .. } => Some("read-only"),
+            _ => None,
+        }
+    }
+
     /// The socket as a handoff sees it; `fd` is its number in listend.
     pub fn as_socket<'a>(&'a self, listener: &'a str, fd: i32) -> handoff::Socket<'a> {
         handoff::Socket {
@@ -391,6 +406,15 @@ impl Endpoint {
             | Endpoint::Netlink { .. }
             | Endpoint::Vsock { .. } => None,
         }
+    }
+}
+
+/// The words for the families that an IPv6 socket accepts (IPV6_V6ONLY, ipv6(7)).
+pub const fn families(address: Ipv6Addr, v6_only: bool) -> &'static str {
+    match v6_only {
+        true => "IPv6 only",
+        false if address.is_unspecified() => "IPv6 and IPv4",
+        false => "not IPv6 only",
     }
 }
 

@@ -1,17 +1,17 @@
 //! Inherited sockets that no listener can be given, in words.
 
 use super::address_text::address_text;
-use crate::config::Endpoint;
+use crate::config::{Endpoint, families};
 use crate::listener::AdoptProblem;
 use crate::plan::{ListenerPlan, Plan};
 use crate::report::{Kind, Problem};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 /// Addresses beyond these are counted, not listed.
 const ADDRESSES_SHOWN: usize = 4;
 
 /// The words for an IPv6 wildcard that accepts IPv4 as well.
-const BOTH: &str = "(IPv6 and IPv4)";
+const BOTH: &str = families(Ipv6Addr::UNSPECIFIED, false);
 
 /// Turns it into a problem, with what to do about it.
 pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
@@ -58,9 +58,9 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
 /// show.
 fn wanted_words(endpoint: &Endpoint) -> String {
     let words = address_text(endpoint);
-    match v6_only(endpoint) {
-        Some(true) => format!("{words} (IPv6 only)"),
-        Some(false) => format!("{words} {BOTH}"),
+    let families = v6_only(endpoint).and_then(|_| endpoint.detail());
+    match families {
+        Some(families) => format!("{words} ({families})"),
         None => words,
     }
 }
@@ -105,7 +105,7 @@ fn wants_ipv6_only(plan: &Plan, found: &str) -> Option<String> {
     let sockets = plan.listeners().flat_map(|(_, one)| one.addresses());
     let mut endpoints = sockets.map(|socket| &socket.endpoint);
     let endpoint = endpoints.find(|endpoint| {
-        v6_only(endpoint) == Some(true) && found.contains(&format!(" {endpoint} {BOTH}"))
+        v6_only(endpoint) == Some(true) && found.contains(&format!(" {endpoint} ({BOTH})"))
     })?;
     Some(both_families(endpoint))
 }

@@ -1,7 +1,7 @@
 //! Inspects an inherited descriptor, and compares it with the endpoint of a listener.
 
 use super::unix_path::socket_type;
-use crate::config::{Endpoint, Transport, UnixKind, UnixName};
+use crate::config::{Endpoint, Transport, UnixKind, UnixName, families};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{NetlinkAddr, getsockname};
@@ -326,11 +326,8 @@ impl fmt::Display for FoundSocket {
             None => f.write_str(" without an address")?,
         }
         match (self.v6_only, self.inet()) {
-            (Some(true), Some(address)) if address.ip().is_unspecified() => {
-                f.write_str(" (IPv6 only)")?;
-            }
-            (Some(false), Some(address)) if address.ip().is_unspecified() => {
-                f.write_str(" (IPv6 and IPv4)")?;
+            (Some(v6_only), Some(SocketAddr::V6(address))) if address.ip().is_unspecified() => {
+                write!(f, " ({})", families(*address.ip(), v6_only))?;
             }
             (Some(false), _) => f.write_str(" (not IPv6 only)")?,
             _ => {}

@@ -5,15 +5,15 @@
 
 use super::line::{Line, Tense, Verb};
 use super::model::{
-    Grant, ListenerId, ListenerPlan, ListenerSettings, Plan, SocketKey, WorkerId, WorkerPlan,
+    Address, Grant, ListenerId, ListenerPlan, ListenerSettings, Plan, SocketKey, SocketPlan,
+    WorkerId, WorkerPlan, address,
 };
 use super::values::{self, changed, changed_text, or};
 use super::worker_diff::WorkerDiff;
 use crate::config::options::{OptionSetting, OptionSpec, OptionValue};
-use crate::config::{Endpoint, FlowKey, Flows, Multicast, Presence};
+use crate::config::{FlowKey, Flows, Multicast, Presence};
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The words for a socket that goes away: processes of the former definition keep it.
@@ -175,7 +175,7 @@ impl Changes {
             let title = title();
             self.listeners.insert(id, ListenerChange::Added);
             self.say(&title, "added");
-            return self.say_sockets(known, id, &title, (after, &[]));
+            return self.say_sockets(known, id, &title, after);
         };
         // How many there are at an address concerns only who is to have those that come or go.
         let sockets = !first_shards(before).eq(first_shards(after));
@@ -189,11 +189,8 @@ impl Changes {
         let change = ListenerChange::Changed { sockets };
         self.listeners.insert(id, change);
         if sockets {
-            let new = known.new_of(after);
-            let left = known.left_of(before);
-            self.say_sockets(known, id, &title, (after, &left));
-            let left: Vec<String> = left.iter().map(|one| one.beside(&new)).collect();
-            self.say_list(&title, &left, CLOSED);
+            self.say_sockets(known, id, &title, after);
+            self.say_list(&title, &known.left_of(before), CLOSED);
         }
         for words in attributes {
             self.say(&title, &words);
@@ -253,8 +250,7 @@ impl Changes {
 
     fn say_removed(&mut self, known: &Sockets, before: &ListenerPlan) {
         let title = format!("listener `{}`", before.name);
-        let left: Vec<String> = known.left_of(before).iter().map(At::text).collect();
-        match listed(&left) {
+        match listed(&known.left_of(before)) {
             Some((list, is)) => {
                 let subject = format!("removed; {list}");
                 self.lines.push(Line::new(&title, &subject, is, CLOSED));
@@ -263,21 +259,13 @@ impl Changes {
         }
     }
 
-    /// What a listener has from now on; `left` is what it has no more.
-    fn say_sockets(
-        &mut self,
-        known: &Sockets,
-        id: ListenerId,
-        title: &str,
-        (after, left): (&ListenerPlan, &[At]),
-    ) {
-        let new = known.new_of(after);
-        let bound: Vec<String> = new.iter().map(|one| one.beside(left)).collect();
+    fn say_sockets(&mut self, known: &Sockets, id: ListenerId, title: &str, after: &ListenerPlan) {
+        let mut bound = Vec::new();
         let mut moved: BTreeMap<(ListenerId, String), Vec<String>> = BTreeMap::new();
         for socket in after.addresses() {
-            let address = socket.endpoint.to_string();
+            let address = known.told(after, socket);
             match known.before.get(&socket.key) {
-                None => {}
+                None => bound.push(address),
                 Some((from, _)) if *from == Some(id) => {}
                 Some((Some(from), name)) => {
                     let from = (*from, (*name).to_owned());
@@ -300,6 +288,8 @@ struct Sockets<'p> {
     /// has no listener.
     before: HashMap<SocketKey, (Option<ListenerId>, &'p str)>,
     wanted: HashSet<SocketKey>,
+    /// The different addresses that are written alike, by how they are written.
+    alike: HashMap<String, Vec<Address>>,
 }
 
 impl<'p> Sockets<'p> {
@@ -317,12 +307,22 @@ impl<'p> Sockets<'p> {
         let mut sockets = Sockets {
             before: HashMap::new(),
             wanted: HashSet::new(),
+            alike: HashMap::new(),
         };
         for (id, before, after) in pairs {
             let is_same =
                 |(before, after): (&ListenerPlan, &ListenerPlan)| before.keys().eq(after.keys());
             if before.zip(after).is_some_and(is_same) {
                 continue;
+            }
+            for listener in before.into_iter().chain(after) {
+                for socket in listener.addresses() {
+                    let alike = sockets.alike.entry(socket.endpoint.to_string());
+                    let (alike, address) = (alike.or_default(), address(listener, socket));
+                    if !alike.contains(&address) {
+                        alike.push(address);
+                    }
+                }
             }
             if let Some(listener) = before {
                 let of_it = (Some(id), listener.name.as_str());
@@ -340,52 +340,26 @@ impl<'p> Sockets<'p> {
     }
 
     /// The addresses of a listener that the merged plan has no more.
-    fn left_of<'l>(&self, before: &'l ListenerPlan) -> Vec<At<'l>> {
+    fn left_of(&self, before: &ListenerPlan) -> Vec<String> {
         let left = before.addresses().iter();
         let left = left.filter(|socket| !self.wanted.contains(&socket.key));
-        left.map(|socket| At(before, &socket.endpoint)).collect()
+        left.map(|socket| self.told(before, socket)).collect()
     }
 
-    /// The addresses of a listener that were not there before.
-    fn new_of<'l>(&self, after: &'l ListenerPlan) -> Vec<At<'l>> {
-        let new = after.addresses().iter();
-        let new = new.filter(|socket| !self.before.contains_key(&socket.key));
-        new.map(|socket| At(after, &socket.endpoint)).collect()
-    }
-}
-
-/// Where a listener is bound.
-struct At<'p>(&'p ListenerPlan, &'p Endpoint);
-
-impl At<'_> {
-    fn text(&self) -> String {
-        self.1.to_string()
-    }
-
-    /// With the kind, the families and the namespace if one of these others has the same address, from which it
-    /// differs by one of them: `[::]:80 (tcp, IPv6 only)`.
-    fn beside(&self, others: &[At]) -> String {
-        let (text, At(listener, endpoint)) = (self.text(), self);
-        if others.iter().all(|other| other.text() != text) {
+    /// The address of a socket of such a listener; with the kind, the families and the namespace if another
+    /// socket that comes or goes has the same address, from which it differs by one of them:
+    /// `[::]:80 (tcp, IPv6 only)`.
+    fn told(&self, listener: &ListenerPlan, socket: &SocketPlan) -> String {
+        let text = socket.endpoint.to_string();
+        if self.alike.get(&text).is_none_or(|alike| alike.len() < 2) {
             return text;
         }
-        let mut what = vec![endpoint.kind().word().to_owned()];
-        if let Endpoint::Inet {
-            address: SocketAddr::V6(_),
-            v6_only,
-            ..
-        } = endpoint
-        {
-            let families = if *v6_only {
-                "IPv6 only"
-            } else {
-                "IPv6 and IPv4"
-            };
-            what.push(families.to_owned());
-        }
-        if let Some(path) = &listener.settings.network_namespace {
-            what.push(path.display().to_string());
-        }
+        let (namespace, endpoint) = address(listener, socket);
+        let kind = Some(endpoint.kind().word().to_owned());
+        let detail = endpoint.detail().map(str::to_owned);
+        let namespace = namespace.map(|path| path.display().to_string());
+        let what = [kind, detail, namespace].into_iter().flatten();
+        let what: Vec<String> = what.collect();
         format!("{text} ({})", what.join(", "))
     }
 }

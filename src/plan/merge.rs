@@ -5,11 +5,11 @@
 //! listener it belongs to, and what is new gets an id that nobody had before.
 
 use super::changes::Changes;
-use super::model::{Ids, ListenerId, ListenerPlan, Plan, SocketKey, SocketPlan, WorkerId};
-use crate::config::Endpoint;
+use super::model::{
+    Address, Ids, ListenerId, ListenerPlan, Plan, SocketKey, SocketPlan, WorkerId, address,
+};
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The result of a merge: the plan that a reload puts into effect.
@@ -131,20 +131,6 @@ pub(super) fn next_ids(running: &Plan, former: &BTreeMap<SocketKey, &ListenerPla
         worker: running.ids.worker.max(after(worker)),
         socket: running.ids.socket.max(after(socket)),
     }
-}
-
-/// The identity of a socket: namespace and address. A socket of the running plan and one of the wanted
-/// plan with the same identity are one socket. Whether the address is `optional` is no part of it.
-type Address = (Option<PathBuf>, Endpoint);
-
-fn address(listener: &ListenerPlan, socket: &SocketPlan) -> Address {
-    let mut endpoint = socket.endpoint.clone();
-    if let Endpoint::Inet { optional, .. } = &mut endpoint {
-        *optional = false;
-    }
-    let namespace = listener.settings.network_namespace.clone();
-    let namespace = namespace.filter(|_| endpoint.is_in_network_namespace());
-    (namespace, endpoint)
 }
 
 /// First each listener finds its own sockets again, then those of others that are left, at last those

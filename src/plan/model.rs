@@ -378,6 +378,20 @@ pub struct SocketPlan {
     pub place: Place,
 }
 
+/// The identity of a socket: namespace and address. A socket of the running plan and one of the wanted
+/// plan with the same identity are one socket. Whether the address is `optional` is no part of it.
+pub(super) type Address = (Option<PathBuf>, Endpoint);
+
+pub(super) fn address(listener: &ListenerPlan, socket: &SocketPlan) -> Address {
+    let mut endpoint = socket.endpoint.clone();
+    if let Endpoint::Inet { optional, .. } = &mut endpoint {
+        *optional = false;
+    }
+    let namespace = listener.settings.network_namespace.clone();
+    let namespace = namespace.filter(|_| endpoint.is_in_network_namespace());
+    (namespace, endpoint)
+}
+
 /// What serde asks for a field that is left out where it says nothing.
 #[expect(
     clippy::trivially_copy_pass_by_ref,

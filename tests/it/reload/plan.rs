@@ -78,6 +78,61 @@ fn the_families_of_an_address_that_stays_are_told() {
     );
 }
 
+// A listener was removed and another one added, and the address of both was called the same.
+#[test]
+fn addresses_of_two_listeners_that_are_written_alike_are_told_apart() {
+    for (from, to, closed, bound) in [
+        (
+            "unix:/run/a",
+            "fifo:/run/a",
+            "/run/a (unix)",
+            "/run/a (fifo)",
+        ),
+        (
+            "unix:/run/a",
+            "unix-dgram:/run/a",
+            "/run/a (unix)",
+            "/run/a (unix-dgram)",
+        ),
+        (
+            "udp://127.0.0.1:80",
+            "127.0.0.1:80",
+            "127.0.0.1:80 (udp)",
+            "127.0.0.1:80 (tcp)",
+        ),
+        (
+            "127.0.0.1:80",
+            "127.0.0.1:81",
+            "127.0.0.1:80",
+            "127.0.0.1:81",
+        ),
+    ] {
+        let of = |name: &str, address: &str| format!("listeners: {{ {name}: '{address}' }}");
+        let wanted = [
+            format!(
+                "listener `a`: removed; {closed} is closed once no process, nor a rollback, can \
+                 need it"
+            ),
+            "listener `b`: added".to_owned(),
+            format!("listener `b`: {bound} is bound"),
+        ];
+        assert_eq!(lines(&of("a", from), &of("b", to)), wanted);
+    }
+    // Only how it is opened is different.
+    let special = |writable: bool| {
+        format!("listeners: {{ a: {{ address: 'special:/dev/null', writable: {writable} }} }}")
+    };
+    let told = lines(&special(false), &special(true));
+    assert_eq!(
+        told,
+        [
+            "listener `a`: /dev/null (special, writable) is bound",
+            "listener `a`: /dev/null (special, read-only) is closed once no process, nor a \
+             rollback, can need it",
+        ]
+    );
+}
+
 #[test]
 fn each_difference_is_named() {
     for (from, to, wanted) in [
