@@ -221,8 +221,15 @@ const ATTEMPTS: &[Attempt] = &[
     ("mount", || {
         in_a_child(|| {
             let (kind, place) = (c"tmpfs".as_ptr() as usize, c"/mnt".as_ptr() as usize);
-            call(libc::SYS_mount, [kind, place, kind, 0, 0])?;
-            // Others may mount there at the same moment: without it, EBUSY.
+            // Others mount there at the same moment: what this would be mounted on may be gone.
+            let mut left = 100;
+            while let Err(error) = call(libc::SYS_mount, [kind, place, kind, 0, 0]) {
+                left -= 1;
+                if left == 0 || error.raw_os_error() != Some(libc::ENOENT) {
+                    return Err(error);
+                }
+            }
+            // Without the flag it is EBUSY while somebody has mounted on it.
             call(
                 libc::SYS_umount2,
                 [place, libc::MNT_DETACH as usize, 0, 0, 0],
