@@ -71,6 +71,12 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
+        // podman, for one, mounts its storage and leaves it so.
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for place in places.filter(|place| Path::new(place).starts_with(&self.0)) {
+            let _ = nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH);
+        }
         let _ = fs::remove_dir_all(&self.0);
     }
 }
