@@ -215,10 +215,20 @@ impl Ctx {
             // Whoever waits is told at the end.
             return;
         }
+        replanning.well.insert(worker);
         replanning.done += 1;
         let (done, of) = (replanning.done, replanning.of);
         if let Some(ticket) = replanning.ticket {
             self.answer(ticket, Answer::Progress { done, of });
+        }
+    }
+
+    /// What a reload that is not over has brought a worker, and was done with, is given up.
+    pub(super) fn replanned_in_vain(&mut self, worker: WorkerId, bad: Bad) {
+        if let Some(replanning) = &mut self.replanning
+            && replanning.well.remove(&worker)
+        {
+            replanning.bad.push(bad);
         }
     }
 

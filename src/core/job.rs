@@ -65,6 +65,8 @@ pub(super) struct Replanning {
     pub(super) pending: BTreeSet<WorkerId>,
     /// The new workers among them, which are done when their instances are ready.
     pub(super) added: BTreeSet<WorkerId>,
+    /// The workers for which everything has happened that was wanted.
+    pub(super) well: BTreeSet<WorkerId>,
     /// Of each worker that it did not change as it should, in the order in which that was found.
     pub(super) bad: Vec<Bad>,
     pub(super) done: u32,

@@ -291,6 +291,7 @@ impl Core {
             of,
             pending,
             added,
+            well: BTreeSet::new(),
             bad: Vec::new(),
             done: 0,
         });

@@ -315,7 +315,7 @@ impl Worker {
                 ctx.listeners.lacks_or_has_closed(self.id) || self.is_opposed_by_leavers(ctx);
             if !rollout.todo.is_empty() && ctx.listeners.lacks(self.id) {
                 // As for a worker that is new: nobody knows how long that takes.
-                ctx.replanned(self.id, None);
+                ctx.replanned(self.id, rollout.bad());
             }
             while !waits
                 && rollout.steps.len() < parallel.max(1) as usize
@@ -563,6 +563,7 @@ impl Worker {
                 life: Arc::clone(&self.lifecycle),
                 can_go_back: rollout.can_go_back,
             });
+            ctx.replanned_in_vain(self.id, Bad::WentBack(instance));
         }
         self.revision = from.revision;
         self.lifecycle = Arc::clone(&from.life);
@@ -639,7 +640,7 @@ impl Worker {
         } else {
             ctx.failing.insert(self.id);
         }
-        let bad = rollout.back.map(|bad| Bad::WentBack(bad.instance));
+        let bad = rollout.bad();
         for ticket in std::mem::take(&mut rollout.tickets) {
             ctx.answer(ticket, Answer::of(bad.into_iter().collect()));
         }

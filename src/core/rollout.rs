@@ -2,7 +2,7 @@
 
 use super::picture::{Drawn, Picture};
 use super::time::Mono;
-use super::types::{Degraded, InstanceId, Revision, RunId, Ticket};
+use super::types::{Bad, Degraded, InstanceId, Revision, RunId, Ticket};
 use crate::plan::Lifecycle;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -80,6 +80,11 @@ impl Rollout {
     pub(super) fn tries(&self, id: RunId) -> bool {
         let is_tried = |step: &Step| step.new == id && step.at.is_before_promotion();
         self.back.is_none() && self.steps.iter().any(is_tried)
+    }
+
+    /// What whoever waits for it is told of a rollout that goes back.
+    pub(super) fn bad(&self) -> Option<Bad> {
+        self.back.map(|bad| Bad::WentBack(bad.instance))
     }
 
     /// What is gone back to lives on the new terms, too, if it is the same definition.

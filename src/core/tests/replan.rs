@@ -300,6 +300,42 @@ fn a_reload_names_every_worker_that_went_back_or_did_not_start() {
     assert_eq!(crew.answers().last(), Some(&Answer::Failed { bad }));
 }
 
+// Its rollout was over, and that of the other goes on.
+#[test]
+fn a_reload_names_a_worker_that_goes_back_while_another_is_waited_for() {
+    let lives = vec![life(|_| {}), life(|_| {})];
+    let mut crew = Crew::of(Core::new(lives, WhenDone::Hold));
+    let slow = life(|life| life.ready = crate::config::Ready::Notify);
+    let quick = life(|_| {});
+    let definition = |life: Lifecycle| WorkerUpdate::Definition { life: life.into() };
+    crew.forget();
+    crew.give(Input::Configure(Box::new(Configuration {
+        ticket: Some(Ticket(2)),
+        workers: vec![(APP, definition(quick)), (OTHER, definition(slow))],
+        ..Configuration::default()
+    })));
+    crew.pass(seconds(2));
+    crew.exits(crew.program(app(0, 1)), killed_by(SIGTERM));
+    assert!(!crew.core.is_rolling(APP) && crew.core.is_rolling(OTHER));
+    let (bad, other) = (
+        app(0, 2),
+        InstanceId {
+            worker: OTHER,
+            ..app(0, 2)
+        },
+    );
+    crew.exits(crew.program(bad), ExitStatus::Code(1));
+    crew.says(other, Notice::Ready);
+    crew.pass(seconds(2));
+    let old = InstanceId {
+        generation: 1,
+        ..other
+    };
+    crew.exits(crew.program(old), killed_by(SIGTERM));
+    assert!(crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad: vec![bad] })));
+    assert_eq!(crew.answers().last(), Some(&Answer::went_back(bad)));
+}
+
 // It was told that the instance had failed; and the place that it waited for may be another's by
 // then.
 #[test]

@@ -84,7 +84,7 @@ impl Life<Rollouts> {
             known.trial = None;
             known.watch = None;
             known.back = false;
-            (known.is_reloaded, known.went_back) = (false, None);
+            known.forget_reload();
             known.allowed = BTreeSet::from([known.current]);
         }
         // Who stops one of those that are watched has seen them.
@@ -104,7 +104,7 @@ impl Life<Rollouts> {
         self.seen.replans_at_once += u64::from(self.own.replanning);
         for known in &mut self.own.workers {
             // Whoever waited for it was told that another has come.
-            (known.is_reloaded, known.went_back) = (false, None);
+            known.forget_reload();
         }
         for id in (0..WORKERS).map(WorkerId) {
             if let Some(change) = self.change(id) {

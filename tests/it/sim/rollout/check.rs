@@ -314,6 +314,7 @@ impl Life<Rollouts> {
                     known.allowed.insert(given_up);
                 }
                 known.watch = None;
+                known.is_reload_watched = false;
                 known.trial = Some(generation);
                 known.back = false;
                 known.went_back = None;
@@ -328,7 +329,7 @@ impl Life<Rollouts> {
                 let known = &mut self.own.workers[worker.0 as usize];
                 assert_eq!(known.trial, Some(generation));
                 self.seen.recovered += u64::from(known.degraded);
-                known.is_reloaded = false;
+                let was_reloaded = std::mem::take(&mut known.is_reloaded);
                 known.degraded = known.given_up.is_some();
                 known.trial = None;
                 let from = known.from.take().expect("it was rolling");
@@ -340,6 +341,7 @@ impl Life<Rollouts> {
                     && Worker::can_go_back(known.current)
                 {
                     known.watch = Some((from, generation, now + watch));
+                    known.is_reload_watched = was_reloaded;
                 }
                 known.allowed = BTreeSet::from([known.current]);
             }
@@ -472,6 +474,7 @@ impl Life<Rollouts> {
         let named: BTreeSet<WorkerId> = bad.iter().map(|bad| bad.worker).collect();
         assert_eq!(named.len(), bad.len(), "one of each worker: {bad:?}");
         for known in &mut self.own.workers {
+            known.is_reload_watched = false;
             let unnamed = known.went_back.take().filter(|one| !bad.contains(one));
             assert_eq!(unnamed, None, "it is not in {bad:?}");
         }
@@ -521,8 +524,10 @@ impl Life<Rollouts> {
             }
         };
         known.watch = None;
-        if std::mem::take(&mut known.is_reloaded) && until.is_none() {
+        let is_watched = std::mem::take(&mut known.is_reload_watched) && until.is_some();
+        if std::mem::take(&mut known.is_reloaded) && until.is_none() || is_watched {
             known.went_back = Some(instance);
+            self.seen.reload_watched += u64::from(is_watched);
         }
         self.seen.watched += u64::from(until.is_some());
         assert!(

@@ -50,6 +50,7 @@ seen! {
     rolled_back: "rollouts that went back",
     crashed_later: "rollbacks for what had been promoted",
     watched: "rollbacks after the rollout was over",
+    reload_watched: "rollbacks after the part of a reload was done, which was not over",
     tried_again: "rollouts to what had been given up",
     back_again: "rollbacks in which instances had to be replaced again",
     recovered: "workers that were degraded and are not any more",

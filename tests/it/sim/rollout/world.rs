@@ -62,6 +62,8 @@ pub(crate) struct Worker {
     pub(crate) degraded: bool,
     /// A reload has defined it in another way, and waits for the rollout.
     pub(crate) is_reloaded: bool,
+    /// What that has brought is watched.
+    pub(crate) is_reload_watched: bool,
     /// The rollout went back for this one, which the reload is to name.
     pub(crate) went_back: Option<InstanceId>,
     pub(crate) removed: bool,
@@ -91,6 +93,7 @@ impl Worker {
             gave_up: false,
             degraded: false,
             is_reloaded: false,
+            is_reload_watched: false,
             went_back: None,
             removed: false,
             gone: false,
@@ -106,6 +109,12 @@ impl Worker {
     }
 
     /// What the configuration says, which may have been rolled back.
+    /// Nobody waits for what a reload has brought any more.
+    pub(crate) fn forget_reload(&mut self) {
+        (self.is_reloaded, self.is_reload_watched) = (false, false);
+        self.went_back = None;
+    }
+
     pub(crate) fn latest(&self) -> Revision {
         let last = self.definitions.keys().next_back();
         *last.expect("one at least")
