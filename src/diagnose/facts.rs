@@ -1,6 +1,6 @@
 //! The facts about one address on this machine, as data, for `listend explain`.
 
-use super::find::{Occupant, occupants};
+use super::find::{Occupant, standing};
 use super::machine::Machine;
 use super::path_facts::{PathFacts, path_facts};
 use super::process_info::Started;
@@ -146,11 +146,11 @@ pub fn facts(
         } => Some((*address, *v6_only, scope)),
         _ => None,
     };
-    let holders = occupants(endpoint, machine).map(|all| {
+    let holders = standing(endpoint, machine).map(|all| {
         // A socket that may or may not be in the way is not, if binding worked.
         let real = all
             .iter()
-            .filter(|one| !one.has_closed && (one.certain || bind != Bind::Possible));
+            .filter(|one| one.certain || bind != Bind::Possible);
         real.map(HolderFacts::of).collect()
     });
     Facts {

@@ -101,6 +101,13 @@ pub(super) fn occupants(endpoint: &Endpoint, machine: &Machine) -> Option<Vec<Oc
     }
 }
 
+/// As [`occupants`], without those that have been closed since: for what is so now, where nothing failed.
+pub(super) fn standing(endpoint: &Endpoint, machine: &Machine) -> Option<Vec<Occupant>> {
+    let mut occupants = occupants(endpoint, machine)?;
+    occupants.retain(|occupant| !occupant.has_closed);
+    Some(occupants)
+}
+
 /// The servers that are bound to this very address, as /proc/PID/fd names them.
 pub(super) fn servers_at(endpoint: &Endpoint, machine: &Machine) -> Vec<u64> {
     match endpoint {
@@ -148,7 +155,7 @@ pub(super) fn sharers(
     own: i32,
     config: &Path,
 ) -> Vec<String> {
-    let mut occupants = occupants(endpoint, machine).unwrap_or_default();
+    let mut occupants = standing(endpoint, machine).unwrap_or_default();
     let is_ours = |pid: &i32| *pid == own || holder::held_by_listend(*pid, config);
     occupants.retain(|occupant| {
         let shares = occupant.state == State::Server && occupant.local == endpoint.to_string();
@@ -419,6 +426,7 @@ fn as_root(machine: &Machine) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Transport;
 
     fn row(local: &str, state: State) -> InetRow {
         InetRow {
@@ -444,6 +452,30 @@ mod tests {
         assert_eq!(found(&rows), [(&rows[2], Conflict::Certain)]);
         assert_eq!(found(&rows[..2]), [(&rows[1], Conflict::IfDualStack)]);
         assert_eq!(found(&rows[..1]), [(&rows[0], Conflict::Certain)]);
+    }
+
+    // "shared with a process of user root that has closed it since".
+    #[test]
+    fn who_has_closed_a_socket_does_not_share_it() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let endpoint = Endpoint::Inet {
+            transport: Transport::Tcp,
+            address,
+            v6_only: true,
+            optional: false,
+            scope: None,
+        };
+        let shared_by = |machine: &Machine| sharers(&endpoint, machine, 0, Path::new("/"));
+        assert_eq!(shared_by(&Machine::new()).len(), 1);
+        let machine = Machine::new();
+        assert!(
+            !machine
+                .sockets_on(Transport::Tcp, address.port())
+                .is_empty()
+        );
+        drop(server);
+        assert_eq!(shared_by(&machine), [""; 0]);
     }
 
     #[test]
