@@ -20,7 +20,7 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
             let listener = plan.listener(*listener);
             let addresses = listener.addresses().iter();
             let wanted: Vec<String> = addresses
-                .map(|socket| wanted_words(&socket.endpoint))
+                .map(|socket| wanted_words(&socket.endpoint, found))
                 .collect();
             let shown = wanted.len().min(ADDRESSES_SHOWN);
             let mut list = wanted[..shown].join(", ");
@@ -32,15 +32,18 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
                  the listener needs {list}",
                 listener.name
             );
-            let mut out = Problem::new(Kind::AdoptionMismatch, message)
-                .of_listener(&listener.name)
-                .with_hint(hint(listener));
-            if let Some(socket) = listener.sockets.first() {
-                out = out
-                    .at(socket.place)
-                    .with_address(socket.endpoint.to_string());
-            }
-            out
+            mismatch(listener, message, hint(listener))
+        }
+        AdoptProblem::Surplus { listener, found } => {
+            let listener = plan.listener(*listener);
+            let message = format!(
+                "listener `{}` cannot use an inherited socket of its name: that is {found}, and \
+                 the listener has been given one for this address already",
+                listener.name
+            );
+            let hint = "leave all but one out in the .socket unit or the command that started listend, \
+                        or give each the name of a listener of its own";
+            mismatch(listener, message, hint.to_owned())
         }
         AdoptProblem::Unwanted { name, found } => Problem::new(
             Kind::AdoptionUnwanted,
@@ -54,14 +57,30 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
     }
 }
 
-/// The address of the endpoint, with the families of an IPv6 wildcard, which the address alone does not
-/// show.
-fn wanted_words(endpoint: &Endpoint) -> String {
+fn mismatch(listener: &ListenerPlan, message: String, hint: String) -> Problem {
+    let problem = Problem::new(Kind::AdoptionMismatch, message)
+        .of_listener(&listener.name)
+        .with_hint(hint);
+    match listener.sockets.first() {
+        Some(socket) => problem
+            .at(socket.place)
+            .with_address(socket.endpoint.to_string()),
+        None => problem,
+    }
+}
+
+/// The address of the endpoint, with what the address alone does not show: the families of an IPv6 wildcard,
+/// and the kind where the socket that was found has the same address.
+fn wanted_words(endpoint: &Endpoint, found: &str) -> String {
     let words = address_text(endpoint);
     let families = v6_only(endpoint).and_then(|_| endpoint.detail());
-    match families {
-        Some(families) => format!("{words} ({families})"),
-        None => words,
+    let with = |what: &str| format!("{words} ({what})");
+    let needed = families.map_or_else(|| words.clone(), with);
+    let (_, at) = found.split_once(" on ").unwrap_or_default();
+    match (at.split(", ").next() == Some(needed.as_str()), families) {
+        (false, _) => needed,
+        (true, None) => with(endpoint.kind().word()),
+        (true, Some(families)) => with(&format!("{}, {families}", endpoint.kind().word())),
     }
 }
 

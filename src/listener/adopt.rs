@@ -84,6 +84,13 @@ pub enum AdoptProblem {
         /// The socket as found, in words with an article.
         found: String,
     },
+    /// A further socket with a listener's name for an address of it that has one.
+    Surplus {
+        /// The listener whose name the socket has.
+        listener: ListenerId,
+        /// The socket as found, in words with an article.
+        found: String,
+    },
     /// A socket that no listener wants. It has been closed.
     Unwanted {
         /// The name under which it was inherited.
@@ -206,13 +213,17 @@ pub fn match_up(
         }
     }
     for (fd, found, id) in left {
-        match matching.place_in(id, &found, By::Name) {
-            Some(place) => matching.take(place, fd),
-            None => problems.push(AdoptProblem::Mismatch {
-                listener: id,
-                found: found.to_string(),
-            }),
+        if let Some(place) = matching.place_in(id, &found, By::Name) {
+            matching.take(place, fd);
+            continue;
         }
+        let mut sockets = plan.listener(id).sockets.iter();
+        let is_surplus = sockets.any(|one| found.fits(&one.endpoint, By::Name));
+        let (listener, found) = (id, found.to_string());
+        problems.push(match is_surplus {
+            true => AdoptProblem::Surplus { listener, found },
+            false => AdoptProblem::Mismatch { listener, found },
+        });
     }
     let mut unplaced = Vec::new();
     for (one, found) in others {

@@ -218,6 +218,58 @@ fn the_right_name_with_the_wrong_socket_is_an_error() {
     drop(server);
 }
 
+// "that is a UDP socket on 127.0.0.1:53, and the listener needs 127.0.0.1:53".
+#[test]
+fn a_socket_of_another_kind_at_the_same_address_is_told_from_what_is_needed() {
+    let folder = Folder::new();
+    let path = folder.join("sock");
+    let (udp, unix_datagram) = (
+        UdpSocket::bind("127.0.0.1:0").unwrap(),
+        UnixDatagram::bind(&path).unwrap(),
+    );
+    let address = udp.local_addr().unwrap().to_string();
+    let seqpacket = unix(UnixKind::SeqPacket, &path);
+    let shown = path.display();
+    let wildcard = UdpSocket::bind("[::]:0").unwrap();
+    let every = wildcard.local_addr().unwrap().to_string();
+    let both = Endpoint::Inet {
+        transport: Transport::Tcp,
+        address: every.parse().unwrap(),
+        v6_only: false,
+        optional: false,
+        scope: None,
+    };
+    let cases: [(Endpoint, OwnedFd, String); 4] = [
+        (
+            both,
+            wildcard.into(),
+            format!("{every} (tcp, IPv6 and IPv4)"),
+        ),
+        (
+            tcp(&address),
+            udp.try_clone().unwrap().into(),
+            format!("{address} (tcp)"),
+        ),
+        (
+            stream(&path),
+            unix_datagram.try_clone().unwrap().into(),
+            format!("{shown} (unix)"),
+        ),
+        (
+            seqpacket,
+            unix_datagram.into(),
+            format!("{shown} (unix-seqpacket)"),
+        ),
+    ];
+    for (endpoint, fd, wanted) in cases {
+        let plan = single(endpoint);
+        let (_, problems) = match_up(&plan, vec![given("l0", fd)], UnknownPorts::NeedAName);
+        let message = explain_adoption(&problems[0], &plan).message;
+        let wanted = format!("and the listener needs {wanted}");
+        assert!(message.ends_with(&wanted), "{message}");
+    }
+}
+
 #[test]
 fn one_too_many_of_a_name_is_an_error_and_a_stranger_is_closed() {
     let (first, address) = tcp_listener();
@@ -225,7 +277,12 @@ fn one_too_many_of_a_name_is_an_error_and_a_stranger_is_closed() {
     let plan = single(tcp(&address));
     let (at, problems) = places(&plan, vec![given("l0", first), given("l0", again)]);
     assert_eq!(at, [(0, 0)]);
-    assert!(matches!(problems[..], [AdoptProblem::Mismatch { .. }]));
+    assert!(matches!(problems[..], [AdoptProblem::Surplus { .. }]));
+    // It was said that it is on an address, and that the listener needs the same.
+    let problem = explain_adoption(&problems[0], &plan);
+    assert_eq!(problem.kind, Kind::AdoptionMismatch);
+    let told = "has been given one for this address already";
+    assert!(problem.message.ends_with(told), "{}", problem.message);
 
     let (stranger, at_stranger) = tcp_listener();
     let plan = single(tcp("127.0.0.1:0"));

@@ -99,8 +99,11 @@ impl Shell {
             inherited.push(Inherited { fd, name });
         }
         let (adopted, problems) = listener::match_up(&only, inherited, UnknownPorts::NeedAName);
-        if let Some(AdoptProblem::Mismatch { found, .. } | AdoptProblem::Unwanted { found, .. }) =
-            problems.first()
+        if let Some(
+            AdoptProblem::Mismatch { found, .. }
+            | AdoptProblem::Surplus { found, .. }
+            | AdoptProblem::Unwanted { found, .. },
+        ) = problems.first()
         {
             let wanted = listener.sockets.iter().map(|one| one.endpoint.to_string());
             return Err(format!(
