@@ -94,14 +94,15 @@ pub(super) fn path_facts(
     })
 }
 
-/// The users who may use a path created with these rights: `only user root may connect to it`.
+/// The users who may use a path created with these rights: `only user root may connect to it`. `None` for
+/// what has none, and for a special file that cannot be looked at.
 pub(super) fn by_access(endpoint: &Endpoint, access: &Access, machine: &Machine) -> Option<String> {
-    // A special file is there before, with rights of its own.
-    if matches!(endpoint, Endpoint::Special { .. }) {
-        return None;
-    }
-    path_of(endpoint)?;
-    let rights = Rights::of_new(access, machine);
+    let path = path_of(endpoint)?;
+    let rights = match endpoint {
+        // It is there before, with rights of its own.
+        Endpoint::Special { .. } => Rights::from(&path.metadata().ok()?),
+        _ => Rights::of_new(access, machine),
+    };
     Some(who(&rights, needed(endpoint), verb(endpoint), machine))
 }
 

@@ -6,6 +6,7 @@ use super::path_facts;
 use crate::config::options::OptionValue;
 use crate::config::{Coverage, Endpoint, UnixName};
 use crate::plan::ListenerPlan;
+use nix::libc::{NETLINK_USERSOCK, VMADDR_CID_ANY, VMADDR_CID_HOST, VMADDR_CID_LOCAL};
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 
@@ -43,8 +44,8 @@ impl Audience {
     }
 }
 
-/// The clients that can reach a listener, in one line for all its sockets. `None` where neither
-/// addresses nor permissions decide it.
+/// The clients that can reach a listener, in one line for all its sockets. `None` where it is not known: of a
+/// special file that cannot be looked at.
 pub fn who_reaches(listener: &ListenerPlan, machine: &Machine) -> Option<String> {
     let interfaces = machine.of(listener).interfaces();
     let mut who: Vec<String> = Vec::new();
@@ -74,6 +75,8 @@ pub fn who_reaches(listener: &ListenerPlan, machine: &Machine) -> Option<String>
                 name: UnixName::Abstract(_),
                 ..
             } => who.push("every user here: it has no permissions".to_owned()),
+            Endpoint::Vsock { cid, .. } => who.push(vsock(*cid).to_owned()),
+            Endpoint::Netlink { protocol, .. } => who.push(netlink(*protocol).to_owned()),
             endpoint => {
                 who.extend(path_facts::by_access(
                     endpoint,
@@ -116,6 +119,24 @@ pub fn who_reaches(listener: &ListenerPlan, machine: &Machine) -> Option<String>
         addresses.push(format!("{more} more"));
     }
     Some(format!("{}: {}", addresses.join(", "), who.join("; ")))
+}
+
+/// Whose connections a context id takes (vsock(7)); there are no permissions.
+fn vsock(cid: u32) -> &'static str {
+    match cid {
+        VMADDR_CID_LOCAL => Audience::ThisMachine.words(),
+        VMADDR_CID_HOST => "the virtual machines of this host",
+        VMADDR_CID_ANY => "the virtual machines of this host, or the host of this virtual machine",
+        _ => "the host of this virtual machine",
+    }
+}
+
+/// Who may send to a netlink socket: anybody only where the protocol is for users (netlink(7)).
+fn netlink(protocol: i32) -> &'static str {
+    match protocol {
+        NETLINK_USERSOCK => "every user here: it has no permissions",
+        _ => "the kernel, and processes with CAP_NET_ADMIN",
+    }
 }
 
 /// The addresses a socket covers, and who can reach them.

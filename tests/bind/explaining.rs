@@ -331,6 +331,21 @@ fn who_reaches_a_listener_is_one_line() {
     let path = std::env::temp_dir().join("who-reaches.sock");
     let name = UnixName::Abstract("name".to_owned());
     let kind = UnixKind::Datagram;
+    let vsock = |cid| Endpoint::Vsock {
+        kind: UnixKind::Stream,
+        cid,
+        port: 80,
+    };
+    let netlink = |family: &str, protocol| Endpoint::Netlink {
+        family: family.to_owned(),
+        protocol,
+        group: 1,
+        mask: 0,
+    };
+    let special = |path: &str| Endpoint::Special {
+        path: path.into(),
+        writable: false,
+    };
     let mut plan = plan(
         &[
             &[tcp("127.0.0.1:80"), tcp("[::1]:80")],
@@ -349,6 +364,14 @@ fn who_reaches_a_listener_is_one_line() {
                 tcp("127.0.0.1:3"),
                 tcp("127.0.0.1:4"),
             ],
+            &[vsock(1)],
+            &[vsock(2)],
+            &[vsock(u32::MAX)],
+            &[vsock(7)],
+            &[netlink("kobject-uevent", nix::libc::NETLINK_KOBJECT_UEVENT)],
+            &[netlink("usersock", nix::libc::NETLINK_USERSOCK)],
+            &[special("/dev/null")],
+            &[special("/nonexistent")],
         ],
         ACCESS,
     );
@@ -376,10 +399,20 @@ fn who_reaches_a_listener_is_one_line() {
         "udp 239.1.2.3:80: clients on the same link".to_owned(),
         format!("0.0.0.0:81: {all}, and only through eth0"),
         "127.0.0.1:1, 127.0.0.1:2, 127.0.0.1:3, 1 more: this machine only".to_owned(),
+        "vsock:1:80: this machine only".to_owned(),
+        "vsock:2:80: the virtual machines of this host".to_owned(),
+        "vsock::80: the virtual machines of this host, or the host of this virtual machine"
+            .to_owned(),
+        "vsock:7:80: the host of this virtual machine".to_owned(),
+        "netlink kobject-uevent 1: the kernel, and processes with CAP_NET_ADMIN".to_owned(),
+        "netlink usersock 1: every user here: it has no permissions".to_owned(),
+        "/dev/null: every user may read it".to_owned(),
     ];
+    // Nothing is known of a file that is not there.
+    let expected = expected.into_iter().map(Some).chain([None]);
     let machine = machine();
     for (listener, expected) in plan.listeners.values().zip(expected) {
-        assert_eq!(who_reaches(listener, &machine), Some(expected));
+        assert_eq!(who_reaches(listener, &machine), expected);
     }
 }
 
