@@ -50,6 +50,11 @@ pub(super) fn advise(server: &Server) -> Vec<Problem> {
         };
         advice.push(server.configuration(message, hint));
     }
+    if let Some(user) = &found.user {
+        let ends = "the processes of its pools end at once, again and again";
+        let instead = "`capabilities: [CAP_KILL, CAP_SETGID, CAP_SETUID]` in the sandbox";
+        advice.extend(server.cannot_become(user, ends, instead));
+    }
     if found.pools.is_empty() || reader.incomplete {
         return advice;
     }
@@ -145,6 +150,8 @@ struct FpmSettings {
     section: String,
     pools: Vec<Pool>,
     control_timeout: Option<String>,
+    /// Whom the processes of a pool run as.
+    user: Option<String>,
 }
 
 impl FpmSettings {
@@ -176,6 +183,9 @@ impl FpmSettings {
                     name: self.section.clone(),
                     at: format!("{}:{line}", path.display()),
                 }),
+                "user" if self.section != "global" && value != "root" => {
+                    self.user = Some(value.to_owned())
+                }
                 "process_control_timeout" => self.control_timeout = Some(value.to_owned()),
                 _ => {}
             }

@@ -32,17 +32,10 @@ pub(super) fn advise(server: &Server) -> Vec<Problem> {
     }
     let complete = !reader.incomplete && !found.unclear;
     let mut advice = compare(server, &found.listens, &path, complete);
-    if server.stays_root() && complete && found.user.as_deref() != Some("root") {
-        let name = server.name();
+    if complete {
         let user = found.user.as_deref().unwrap_or("another user");
-        let message = format!(
-            "{name} starts as root and changes to {user}, for which its sandbox leaves no capability: it ends at once"
-        );
-        let hint = format!(
-            "write `user:` in the worker, with folders and a pid file that this user may write; or `user root;` in {}",
-            path.display()
-        );
-        advice.push(server.configuration(message, hint));
+        let instead = format!("`user root;` in {}", path.display());
+        advice.extend(server.cannot_become(user, "it ends at once", &instead));
     }
     advice
 }

@@ -70,6 +70,7 @@ pub(super) fn lighttpd(server: &Server) -> Vec<Problem> {
             .unwrap_or("/etc/lighttpd/lighttpd.conf"),
     );
     let option = "server.systemd-socket-activation";
+    let (mut takes, mut user) = (false, None);
     let mut files = vec![path.clone()];
     let mut reader = Reader::new(server.files);
     let mut of = 0;
@@ -77,8 +78,10 @@ pub(super) fn lighttpd(server: &Server) -> Vec<Problem> {
         of += 1;
         let text = reader.text(&file).unwrap_or_default();
         for line in text.lines().map(str::trim) {
-            if line.starts_with(option) && !line.contains("disable") {
-                return Vec::new();
+            takes |= line.starts_with(option) && !line.contains("disable");
+            if let Some(value) = line.strip_prefix("server.username") {
+                let value = value.split('"').nth(1).map(str::to_owned);
+                user = value.or(user);
             }
             let Some(name) = line.strip_prefix("include ") else {
                 continue;
@@ -93,14 +96,20 @@ pub(super) fn lighttpd(server: &Server) -> Vec<Problem> {
             files.extend(new);
         }
     }
-    if reader.incomplete || server.worker.listeners.is_empty() {
-        return Vec::new();
+    let mut advice = Vec::new();
+    if !takes && !reader.incomplete && !server.worker.listeners.is_empty() {
+        let message = format!(
+            "lighttpd does not take the listeners of the worker: {} does not have `{option}`",
+            path.display()
+        );
+        let hint = format!("write `{option} = \"enable\"` in it");
+        advice.push(server.configuration(message, hint));
     }
-    let message = format!(
-        "lighttpd does not take the listeners of the worker: {} does not have `{option}`",
-        path.display()
-    );
-    vec![server.configuration(message, format!("write `{option} = \"enable\"` in it"))]
+    if let Some(user) = user {
+        let instead = "delete `server.username` and `server.groupname`";
+        advice.extend(server.cannot_become(&user, "it ends at once", instead));
+    }
+    advice
 }
 
 pub(super) fn apache(server: &Server) -> Vec<Problem> {
@@ -172,6 +181,18 @@ pub(super) fn haproxy(server: &Server) -> Vec<Problem> {
             "write `bind fd@${{FD}}` in it, and `environment: {{FD: \"{{fd:{listener}}}\"}}` in the worker"
         );
         advice.push(server.configuration(message, hint));
+    }
+    // A user of a `userlist` has a password behind the name.
+    let user = lines.clone().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["user" | "uid", user] => Some(user),
+            _ => None,
+        }
+    });
+    if let Some(user) = user {
+        let instead = format!("delete `user` and `group` in {path}");
+        advice.extend(server.cannot_become(user, "it ends at once", &instead));
     }
     let is_master =
         server.has(&["-W", "-Ws"]) || lines.any(|line| line.starts_with("master-worker"));

@@ -39,8 +39,24 @@ impl<'a> Server<'a> {
         problem.of_worker(&self.worker.name).with_hint(hint)
     }
 
+    /// About a configuration that has processes of root become another user, from which the sandbox keeps them.
+    /// `ends` says what becomes of them, and `instead` what keeps the user.
+    pub fn cannot_become(&self, user: &str, ends: &str, instead: &str) -> Option<Problem> {
+        if !self.stays_root() || matches!(user, "root" | "0") {
+            return None;
+        }
+        let message = format!(
+            "{} starts as root and changes to {user}, for which its sandbox leaves no capability: {ends}",
+            self.name()
+        );
+        let hint = format!(
+            "write `user:` in the worker, with folders and a pid file that this user may write; or {instead}"
+        );
+        Some(self.configuration(message, hint))
+    }
+
     /// Whether its sandbox keeps root from becoming another user.
-    pub fn stays_root(&self) -> bool {
+    fn stays_root(&self) -> bool {
         /// CAP_SETGID and CAP_SETUID of linux/capability.h.
         const TO_CHANGE: [u8; 2] = [6, 7];
         let sandbox = self.worker.sandbox.as_deref();

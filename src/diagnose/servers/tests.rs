@@ -310,6 +310,56 @@ fn nginx_cannot_change_its_user_in_a_sandbox() {
     assert_told(&told("user www-data;\n", able), &[]);
 }
 
+// Only of nginx was it told.
+#[test]
+fn other_servers_cannot_change_their_user_in_a_sandbox_either() {
+    let at = ["127.0.0.1:8080"];
+    let sandbox = "    sandbox: basic\n";
+    let able = "    sandbox: { preset: basic, capabilities: [CAP_KILL, CAP_SETUID, CAP_SETGID] }\n";
+    let fpm = |user: &str| {
+        format!("[global]\nprocess_control_timeout = 9s\n[www]\n{user}listen = 127.0.0.1:8080\n")
+    };
+    let haproxy = |user: &str| {
+        format!(
+            "global\n  {user}\nuserlist u\n  user x password y\nfrontend f\n  bind fd@${{FD}}\n"
+        )
+    };
+    let lighttpd = |user: &str| format!("{user}server.systemd-socket-activation = \"enable\"\n");
+    for (preset, command, text, changes, stays) in [
+        (
+            "php-fpm",
+            "[php-fpm, -y, /srv/conf]",
+            &fpm as &dyn Fn(&str) -> String,
+            "user = www-data\n",
+            "user = root\n",
+        ),
+        (
+            "haproxy",
+            "[haproxy, -Ws, -f, /srv/conf]",
+            &haproxy,
+            "user www-data",
+            "uid 0",
+        ),
+        (
+            "lighttpd",
+            "[lighttpd, -D, -f, /srv/conf]",
+            &lighttpd,
+            "server.username = \"www-data\"\n",
+            "",
+        ),
+    ] {
+        let told = |user: &str, keys: &str| {
+            let text = text(user);
+            advice_about(preset, command, keys, &at, &[("/srv/conf", &text)])
+        };
+        let changing = format!("{preset} starts as root and changes to www-data");
+        assert_told(&told(changes, sandbox), &[&changing]);
+        assert_told(&told(stays, sandbox), &[]);
+        assert_told(&told(changes, able), &[]);
+        assert_told(&told(changes, ""), &[]);
+    }
+}
+
 #[test]
 fn lighttpd_needs_its_option() {
     let at = ["127.0.0.1:8080"];
