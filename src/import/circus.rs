@@ -174,6 +174,8 @@ fn watcher(name: &str, section: &Section, all: &[Section], sockets: &[(String, S
         }
     }
     worker.set("command", command);
+    // circusd gives it its default action.
+    worker.set("ignore_sigpipe", "false");
     if section.get("use_sockets").is_some_and(is_true) {
         if named.is_empty() {
             named = sockets.iter().map(|(_, name)| name.clone()).collect();

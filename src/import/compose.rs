@@ -270,6 +270,9 @@ fn setting(key: &str, value: &Json, worker: &mut Entry) {
             }
             None => worker.set("user", written),
         },
+        // It is the first of its PIDs, which SIGPIPE does not end (pid_namespaces(7)), unless it is behind an init.
+        "init" if written == "false" => {}
+        "init" => worker.set("ignore_sigpipe", "false"),
         "working_dir" => worker.set("working_directory", literal(&written)),
         "stop_signal" => worker.set("stop_signal", written),
         "stop_grace_period" => worker.set("stop_timeout", written),

@@ -79,6 +79,8 @@ fn add(app: &Json, document: &mut Document) {
             .map(|word| literal(word))
             .collect::<Vec<String>>(),
     );
+    // pm2 gives it its default action.
+    worker.set("ignore_sigpipe", "false");
     // The defaults of pm2, which tells all that descend from the process.
     worker.set("stop_signal", "SIGINT");
     if app["treekill"] != false {

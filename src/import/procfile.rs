@@ -29,6 +29,8 @@ pub(super) fn import(text: &str) -> Document {
                 .map(str::to_owned)
                 .to_vec(),
         );
+        // foreman and its kin give it its default action.
+        worker.set("ignore_sigpipe", "false");
         if name.trim() == "release" {
             worker.remark(
                 "It runs once, with the others; Heroku runs it once for each release, before them.",

@@ -583,3 +583,46 @@ fn limits_of_time_and_conditions_of_a_unit() {
     names(&yaml, &["ExecCondition=/bin/test -e /x"]);
     lacks(&yaml, &["sandbox"]);
 }
+
+// listend ignores it, and a pipe of a script ended otherwise than before.
+#[test]
+fn what_leaves_sigpipe_alone_is_told_from_what_ignores_it() {
+    let compose = |keys: &str| format!("services:\n  a:\n    image: a\n    command: [/a]\n{keys}");
+    let leaves = "ignore_sigpipe: false";
+    for (format, name, text) in [
+        (
+            Format::Circus,
+            "circus.ini",
+            "[watcher:a]\ncmd = /bin/a\n".to_owned(),
+        ),
+        (
+            Format::Pm2,
+            "ecosystem.config.json",
+            r#"{"apps": [{"name": "a", "script": "/a"}]}"#.to_owned(),
+        ),
+        (
+            Format::Procfile,
+            "Procfile",
+            "a: yes | head -1\n".to_owned(),
+        ),
+        (Format::Compose, "compose.yaml", compose("    init: true\n")),
+    ] {
+        has(&made(format, &[(name, &text)]), &[leaves]);
+    }
+    let ignored = [
+        (
+            Format::Supervisord,
+            "supervisord.conf",
+            "[program:a]\ncommand=/a\n".to_owned(),
+        ),
+        // The first process of a container has no default actions (pid_namespaces(7)).
+        (
+            Format::Compose,
+            "compose.yaml",
+            compose("    init: false\n"),
+        ),
+    ];
+    for (format, name, text) in ignored {
+        lacks(&made(format, &[(name, &text)]), &["sigpipe", "init"]);
+    }
+}
