@@ -565,6 +565,11 @@ fn kept<'b>(bound: &'b SocketTable, plans: Plans<'b>) -> impl Iterator<Item = Li
 }
 
 impl PreparedReload<'_> {
+    /// A socket that was just bound.
+    pub fn socket(&self, key: SocketKey) -> Option<&BoundSocket> {
+        self.fresh.get(&key)
+    }
+
     /// The listeners of the merged plan that have a socket which was just bound.
     pub fn bound_anew(&self) -> BTreeSet<ListenerId> {
         self.fresh(|shard| shard == 0)

@@ -3,7 +3,7 @@
 //! Sockets are compared by what they are bound to, whichever listener they belong to: a listener
 //! that got another name keeps its sockets, and its clients notice nothing.
 
-use super::line::{Line, Tense, Verb};
+use super::line::{Line, Named, Tense};
 use super::model::{
     Address, Grant, ListenerId, ListenerPlan, ListenerSettings, Plan, SocketKey, SocketPlan,
     WorkerId, WorkerPlan, address,
@@ -11,7 +11,7 @@ use super::model::{
 use super::values::{self, changed, changed_text, or};
 use super::worker_diff::WorkerDiff;
 use crate::config::options::{OptionSetting, OptionSpec, OptionValue};
-use crate::config::{FlowKey, Flows, Multicast, Presence};
+use crate::config::{Endpoint, FlowKey, Flows, Multicast, Presence};
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -140,9 +140,15 @@ impl Changes {
         self.listeners.is_empty() && self.workers.is_empty()
     }
 
-    /// The differences in words, a line each: listeners before workers, and removed ones first.
-    pub fn lines(&self, tense: Tense) -> impl Iterator<Item = String> {
-        self.lines.iter().map(move |line| line.told(tense))
+    /// The differences in words, a line each: listeners before workers, and removed ones first. `bound` knows
+    /// where a socket is bound, if it is: the kernel may have chosen its port.
+    pub fn lines<'a>(
+        &self,
+        tense: Tense,
+        bound: impl Fn(SocketKey) -> Option<&'a Endpoint>,
+    ) -> impl Iterator<Item = String> {
+        let lines = self.lines.iter();
+        lines.map(move |line| line.told_with(tense, &bound))
     }
 
     /// Whether a worker that there was is another now, or is gone.
@@ -190,7 +196,7 @@ impl Changes {
         self.listeners.insert(id, change);
         if sockets {
             self.say_sockets(known, id, &title, after);
-            self.say_list(&title, &known.left_of(before), CLOSED);
+            self.say_list(&title, "", known.left_of(before), CLOSED);
         }
         for words in attributes {
             self.say(&title, &words);
@@ -241,29 +247,26 @@ impl Changes {
         self.lines.push(Line::plain(title, words));
     }
 
-    /// `A is bound`, `A, B and 3 more are bound`.
-    fn say_list(&mut self, title: &str, items: &[String], done: &str) {
-        if let Some((list, is)) = listed(items) {
-            self.lines.push(Line::new(title, &list, is, done));
+    fn say_list(&mut self, title: &str, before: &str, addresses: Vec<Named>, done: &str) {
+        if !addresses.is_empty() {
+            self.lines.push(Line::list(title, before, addresses, done));
         }
     }
 
     fn say_removed(&mut self, known: &Sockets, before: &ListenerPlan) {
         let title = format!("listener `{}`", before.name);
-        match listed(&known.left_of(before)) {
-            Some((list, is)) => {
-                let subject = format!("removed; {list}");
-                self.lines.push(Line::new(&title, &subject, is, CLOSED));
-            }
-            None => self.say(&title, "removed"),
+        let left = known.left_of(before);
+        match left.is_empty() {
+            true => self.say(&title, "removed"),
+            false => self.say_list(&title, "removed;", left, CLOSED),
         }
     }
 
     fn say_sockets(&mut self, known: &Sockets, id: ListenerId, title: &str, after: &ListenerPlan) {
         let mut bound = Vec::new();
-        let mut moved: BTreeMap<(ListenerId, String), Vec<String>> = BTreeMap::new();
+        let mut moved: BTreeMap<(ListenerId, String), Vec<Named>> = BTreeMap::new();
         for socket in after.addresses() {
-            let address = known.told(after, socket);
+            let address = known.named(after, socket);
             match known.before.get(&socket.key) {
                 None => bound.push(address),
                 Some((from, _)) if *from == Some(id) => {}
@@ -271,14 +274,14 @@ impl Changes {
                     let from = (*from, (*name).to_owned());
                     moved.entry(from).or_default().push(address);
                 }
-                Some((None, _)) => self.say_list(title, &[address], "held already"),
+                Some((None, _)) => self.say_list(title, "", vec![address], "held already"),
             }
         }
         for ((_, name), addresses) in moved {
             let done = format!("moved here from listener `{name}`");
-            self.say_list(title, &addresses, &done);
+            self.say_list(title, "", addresses, &done);
         }
-        self.say_list(title, &bound, "bound");
+        self.say_list(title, "", bound, "bound");
     }
 }
 
@@ -340,49 +343,43 @@ impl<'p> Sockets<'p> {
     }
 
     /// The addresses of a listener that the merged plan has no more.
-    fn left_of(&self, before: &ListenerPlan) -> Vec<String> {
+    fn left_of(&self, before: &ListenerPlan) -> Vec<Named> {
         let left = before.addresses().iter();
         let left = left.filter(|socket| !self.wanted.contains(&socket.key));
-        left.map(|socket| self.told(before, socket)).collect()
+        left.map(|socket| self.named(before, socket)).collect()
     }
 
     /// The address of a socket of such a listener; with the kind, the families and the namespace if another
     /// socket that comes or goes has the same address, from which it differs by one of them:
     /// `[::]:80 (tcp, IPv6 only)`.
-    fn told(&self, listener: &ListenerPlan, socket: &SocketPlan) -> String {
-        let text = socket.endpoint.to_string();
-        if self.alike.get(&text).is_none_or(|alike| alike.len() < 2) {
-            return text;
+    fn named(&self, listener: &ListenerPlan, socket: &SocketPlan) -> Named {
+        let endpoint = socket.endpoint.clone();
+        let alike = self.alike.get(&endpoint.to_string());
+        let detail = match alike.is_some_and(|alike| alike.len() > 1) {
+            true => detail(listener, socket),
+            false => String::new(),
+        };
+        Named {
+            key: socket.key,
+            endpoint,
+            detail,
         }
-        let (namespace, endpoint) = address(listener, socket);
-        let kind = Some(endpoint.kind().word().to_owned());
-        let detail = endpoint.detail().map(str::to_owned);
-        let namespace = namespace.map(|path| path.display().to_string());
-        let what = [kind, detail, namespace].into_iter().flatten();
-        let what: Vec<String> = what.collect();
-        format!("{text} ({})", what.join(", "))
     }
+}
+
+fn detail(listener: &ListenerPlan, socket: &SocketPlan) -> String {
+    let (namespace, endpoint) = address(listener, socket);
+    let kind = Some(endpoint.kind().word().to_owned());
+    let detail = endpoint.detail().map(str::to_owned);
+    let namespace = namespace.map(|path| path.display().to_string());
+    let what = [kind, detail, namespace].into_iter().flatten();
+    let what: Vec<String> = what.collect();
+    format!(" ({})", what.join(", "))
 }
 
 /// The keys of its sockets but for those that only some instances have.
 fn first_shards(listener: &ListenerPlan) -> impl Iterator<Item = SocketKey> + '_ {
     listener.addresses().iter().map(|one| one.key)
-}
-
-/// So many are named one by one.
-const NAMED: usize = 4;
-
-fn listed(items: &[String]) -> Option<(String, Verb)> {
-    let named = &items[..items.len().min(NAMED)];
-    match (items.len(), named) {
-        (0, _) => None,
-        (1, named) => Some((named.concat(), Verb::IS)),
-        (all, named) if all > NAMED => {
-            let more = all - NAMED;
-            Some((format!("{} and {more} more", named.join(", ")), Verb::ARE))
-        }
-        (_, named) => Some((named.join(", "), Verb::ARE)),
-    }
 }
 
 /// The differences of a listener beside its sockets, in words. Each is applied without closing a

@@ -64,7 +64,9 @@ impl Shell {
             Ok(prepared) => prepared,
             Err(errors) => return Reloaded::NotBound(plan, errors),
         };
-        let mut lines: Vec<String> = changes.lines(Tense::Present).collect();
+        let bound = |key| prepared.socket(key).or_else(|| self.sockets.get(key));
+        let bound = |key| Some(&bound(key)?.address);
+        let mut lines: Vec<String> = changes.lines(Tense::Present, bound).collect();
         self.warn_of(&prepared, &running, &plan);
         let (before, lives) = (listener_lives(&running), listener_lives(&plan));
         let roles = clients::roles(&plan);

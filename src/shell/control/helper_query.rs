@@ -316,7 +316,8 @@ impl Shell {
         let changes = plan::merge(&self.plan, &self.sound_former(), *wanted).changes;
         let tense = Tense::Conditional;
         let again = self.tried_again(&changes, tense);
-        let changes: Vec<String> = changes.lines(tense).chain(again).collect();
+        let bound = |key| Some(&self.sockets.get(key)?.address);
+        let changes: Vec<String> = changes.lines(tense, bound).chain(again).collect();
         let message = match changes.len() {
             0 => "nothing would change".to_owned(),
             1 => "1 change".to_owned(),

@@ -18,6 +18,27 @@ use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 
+// They said `127.0.0.2:0 is bound` and `127.0.0.1:0 is closed`.
+#[test]
+fn the_lines_of_a_reload_name_the_ports_that_the_kernel_chose() {
+    let world = World::new();
+    let yaml = |ip: &str| format!("listeners: {{ web: '{ip}:0' }}\n");
+    let daemon = run(&world, &yaml("127.0.0.1"));
+    let old = daemon.address("web");
+    rewrite(&world, &yaml("127.0.0.2"));
+    let would = ask(&world, "reload --dry-run").expect_code(0).stdout;
+    let closed = format!("listener `web`: {old} would be closed");
+    assert!(would.contains(&closed), "{would}");
+    let told = ask(&world, "reload").expect_code(0).stdout;
+    let closed = format!("listener `web`: {old} is closed");
+    assert!(told.contains(&closed), "{told}");
+    let bound = told.lines().find_map(|line| line.strip_suffix(" is bound"));
+    let bound = bound.and_then(|line| line.strip_prefix("listener `web`: "));
+    let new: SocketAddr = bound.expect("it is told").parse().expect("an address");
+    client::tcp(new).expect("connect");
+    daemon.stop();
+}
+
 // Only the first was named.
 #[test]
 fn a_reload_names_every_worker_that_went_back() {

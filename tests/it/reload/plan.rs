@@ -48,7 +48,10 @@ fn keys(plan: &Plan) -> Vec<SocketKey> {
 /// The differences between two configurations.
 fn lines(before: &str, after: &str) -> Vec<String> {
     let merged = merge(&plan(before), plan(after));
-    merged.changes.lines(Tense::Present).collect::<Vec<_>>()
+    merged
+        .changes
+        .lines(Tense::Present, |_| None)
+        .collect::<Vec<_>>()
 }
 
 const BASE: &str = "\
@@ -259,7 +262,7 @@ fn a_dry_run_tells_what_would_happen() {
     let after = BASE.replace("127.0.0.1:80", "127.0.0.1:81");
     let after = after.replace("command: serve", "command: other, stop_timeout: 5s");
     let merged = merge(&plan(BASE), plan(&after));
-    let told: Vec<String> = merged.changes.lines(Tense::Conditional).collect();
+    let told: Vec<String> = merged.changes.lines(Tense::Conditional, |_| None).collect();
     assert_eq!(
         told,
         [
@@ -391,7 +394,10 @@ fn a_watchdog_that_is_stricter_takes_another_generation_and_a_milder_one_does_no
     };
     let words = |before, after| {
         let merged = merge(&with(before), with(after));
-        merged.changes.lines(Tense::Present).collect::<Vec<_>>()
+        merged
+            .changes
+            .lines(Tense::Present, |_| None)
+            .collect::<Vec<_>>()
     };
     for (before, after, told) in [
         (Some(20), Some(10), "rolls (watchdog 20s → 10s)"),
@@ -421,7 +427,7 @@ fn a_renamed_listener_keeps_its_sockets() {
     let (was, is) = (before.listener(old), plan.listener(new));
     assert!(was.keys().eq(is.keys()));
     assert_eq!(
-        changes.lines(Tense::Present).collect::<Vec<_>>(),
+        changes.lines(Tense::Present, |_| None).collect::<Vec<_>>(),
         [
             "listener `web`: removed",
             "listener `www`: added",
@@ -483,7 +489,11 @@ fn a_socket_that_is_still_held_is_taken_up_again() {
     let third = listend::plan::merge(&second, &former, one(80));
     assert_eq!(keys(&third.plan), [SocketKey(0)]);
     assert_eq!(
-        third.changes.lines(Tense::Present).next().as_deref(),
+        third
+            .changes
+            .lines(Tense::Present, |_| None)
+            .next()
+            .as_deref(),
         Some("listener `web`: 127.0.0.1:80 is held already")
     );
 }
@@ -640,7 +650,7 @@ proptest! {
             // Once more is nothing at all.
             let again = merge(&merged.plan, wanted);
             prop_assert_eq!(&again.plan, &merged.plan);
-            prop_assert!(again.changes.is_empty() && again.changes.lines(Tense::Present).next().is_none());
+            prop_assert!(again.changes.is_empty() && again.changes.lines(Tense::Present, |_| None).next().is_none());
             running = merged.plan;
         }
     }
