@@ -416,15 +416,6 @@ impl FlowGroup {
         }
     }
 
-    /// The table has another socket in place of the present one.
-    ///
-    /// # Errors
-    ///
-    /// The socket cannot join the group.
-    pub fn replaced(&mut self, socket: &BoundSocket, since: u64) -> Result<(), BpfError> {
-        self.put(self.now_generation, socket, since)
-    }
-
     /// These are about to end, and their flows are over: what comes of them is new. Without it, one that comes
     /// again before they have ended would go to them, where the clock of the program is behind.
     pub fn close(&self, lane: u64) {

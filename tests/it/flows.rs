@@ -3,6 +3,7 @@
 mod quic;
 
 use crate::harness::client::ask_udp;
+use crate::harness::network::Namespace;
 use crate::harness::reloading::{ask, reload, run, state_of};
 use crate::harness::varlink::Varlink;
 use crate::harness::{
@@ -97,6 +98,31 @@ fn clients(daemon: &Daemon, count: usize) -> Vec<Client> {
     // What comes before that is not known until it comes again.
     daemon.line(&["app.0: started"]);
     (0..count).map(|_| Client::new(address)).collect()
+}
+
+// It was said that they are not kept any more, and they were.
+#[test]
+fn flows_are_kept_in_a_namespace_that_is_made_again() {
+    let world = World::new();
+    if !may_steer(&world) {
+        return;
+    }
+    let Some(blue) = Namespace::new() else {
+        return;
+    };
+    let inside = format!("{STICKY}, network_namespace: {}", blue.path().display());
+    let daemon = run(&world, &yaml(&inside, "").replace(":0'", ":24245'"));
+    daemon.line(&["app.0: started"]);
+    blue.renew();
+    blue.ip(&["link", "set", "lo", "up"]);
+    daemon.line(&["listener it", "bound again"]);
+    let is_known = |one: &Value| one["present"] == true && one["count"].as_u64() > Some(0);
+    eventually("its worker is there, and its flow is known", || {
+        blue.send("udp", "127.0.0.1:24245", "?").is_ok() && flows(&world).iter().any(is_known)
+    });
+    assert!(daemon.lines_so_far(&["not kept"]).is_empty());
+    assert!(daemon.lines_so_far(&["cannot keep"]).is_empty());
+    daemon.stop();
 }
 
 #[test]

@@ -87,19 +87,10 @@ impl Shell {
         self.store.touch();
     }
 
-    /// The table has another socket for this, which was damaged or could not be bound before.
+    /// The table has another socket for this, in another network namespace, where no flow has come yet. It
+    /// cannot be in one group with those before, which the processes that have flows keep.
     pub(in crate::shell) fn flows_of_another_socket(&mut self, key: SocketKey) {
-        let Some(held) = self.sockets.get(key) else {
-            return;
-        };
-        if let Some(group) = self.flows.groups.get_mut(&key)
-            && let Err(error) = group.replaced(held, clock::now().0)
-        {
-            log::warn!("{}: its flows are not kept any more: {error}", held.address);
-            if let Some(group) = self.flows.groups.remove(&key) {
-                group.dissolve(Some((held, self.plan.find_listener(held.listener))));
-            }
-        }
+        self.forget_flows(key);
         self.follow_flows();
     }
 
