@@ -11,7 +11,8 @@ use crate::config::Distribute;
 use crate::core::{Core, FormerTaker, ListenerLife, Revision};
 use crate::listener::{BoundSocket, SocketTable, shard_of};
 use crate::plan::{
-    Changes, Lifecycle, ListenerId, ListenerPlan, Origin, Plan, SocketKey, WorkerId, WorkerPlan,
+    Activation, Changes, Lifecycle, ListenerId, ListenerPlan, Origin, Plan, SocketKey, WorkerId,
+    WorkerPlan,
 };
 use crate::worker::Pattern;
 use std::collections::{BTreeMap, BTreeSet};
@@ -203,7 +204,12 @@ impl Definitions {
                     backlog: listener.settings.backlog,
                 })
             });
-            known.sockets = Some(sockets.collect());
+            // Whoever serves a connection needs no listener, and nobody accepts from a former one.
+            let accepts = !matches!(
+                known.plan.lifecycle.activation,
+                Activation::PerConnection(_)
+            );
+            known.sockets = Some(sockets.filter(|_| accepts).collect());
         }
     }
 

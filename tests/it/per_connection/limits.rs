@@ -5,11 +5,11 @@ use crate::harness::app::{self, PUPPET};
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{
     Daemon, Puppet, World, children, client, context_switches, descriptors, eventually, first_free,
-    public_probe, queued, require_root, require_tool, settled,
+    public_probe, queued, reloading, require_root, require_tool, settled,
 };
 use serde_json::json;
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -109,6 +109,32 @@ fn with_overflow_close_a_client_too_many_is_closed_at_once() {
     let (stream, mut puppet) = open(&world, address);
     puppet.tell("exit 0");
     client::sees_the_end(stream);
+    daemon.stop();
+}
+
+// It was open until the last connection had ended, and then reset all who had waited in its queue in vain.
+#[test]
+fn a_listener_that_a_reload_removes_is_closed_at_once() {
+    let world = World::new();
+    let yaml = |listeners: &str, names: &str| {
+        format!(
+            "listeners: {{ kept: '127.0.0.1:0'{listeners} }}\nworkers:\n  app:\n    command: [/bin/cat]\n    \
+             activation: per-connection\n    handoff: inetd\n    max_connections: 1\n    listeners: [{names}]\n"
+        )
+    };
+    let daemon = reloading::run(&world, &yaml(", gone: '127.0.0.2:0'", "kept, gone"));
+    let address = daemon.address("gone");
+    let served = connect(address);
+    client::converse(&served, "hello", "hello");
+    let mut waits = connect(address);
+    daemon.line(&["worker app", "max_connections", "accept queue"]);
+    reloading::reload(&world, &yaml("", "kept"));
+    eventually("it is closed", || client::tcp(address).is_err());
+    let reset = waits.read(&mut [0]).expect_err("reset");
+    assert_eq!(reset.kind(), ErrorKind::ConnectionReset);
+    client::converse(&served, "again", "again");
+    drop(served);
+    client::converse(&connect(daemon.address("kept")), "next", "next");
     daemon.stop();
 }
 
