@@ -1,7 +1,7 @@
 //! A failed bind as a [`Problem`]: what, why on this machine, and what to do.
 
 use super::address_text::address_text;
-use super::find::{Finding, find, find_others, find_socket};
+use super::find::{Finding, find, find_file, find_others, find_socket};
 use super::machine::Machine;
 use super::reach::{Audience, audience};
 use super::{kernel, kind_causes, option_causes, orphans, release, unix_causes};
@@ -83,7 +83,14 @@ pub fn explain_for_check(
         })
     });
     let mut other = other.filter(|_| is_inet);
-    let (message, hint) = match other.next() {
+    let has = match (error.obstacle, &error.path) {
+        (Some(Obstacle::NotASocket(what)), _) => Some(format!("has {what} there")),
+        (None, Some(link)) if error.step == BindStep::Symlink => {
+            Some(format!("has something else at {}", link.display()))
+        }
+        _ => other.next().map(|local| format!("is bound to {local}")),
+    };
+    let (message, hint) = match has {
         None => (
             format!(
                 "listener `{name}` is already bound to {asked} by the listend that runs this \
@@ -91,10 +98,10 @@ pub fn explain_for_check(
             ),
             "nothing to do: it is bound already, so it could not be tested".to_owned(),
         ),
-        Some(local) => (
+        Some(has) => (
             format!(
                 "listener `{name}`: {asked} could not be tested, because the listend that runs \
-                 this configuration (pid {pid}) is bound to {local}"
+                 this configuration (pid {pid}) {has}"
             ),
             "`listend reload` binds the one and releases the other".to_owned(),
         ),
@@ -158,13 +165,19 @@ fn explained(error: &BindError, plan: &Plan, machine: &Machine, own: i32) -> (Pr
     let problem = unexplained(error, plan);
     if error.errno == Errno::EADDRINUSE as i32 && is_held && error.step != BindStep::EnterNamespace
     {
-        in_use(problem, error, plan, machine, own)
-    } else {
-        (
-            with_cause(problem, error, plan, machine),
-            Finding::default(),
-        )
+        return in_use(problem, error, plan, machine, own);
     }
+    let problem = with_cause(problem, error, plan, machine);
+    let is_link = error.step == BindStep::Symlink && error.errno == Errno::EEXIST as i32;
+    let is_file = is_link || matches!(error.obstacle, Some(Obstacle::NotASocket(_)));
+    let finding = match error.path.as_deref().filter(|_| is_file) {
+        Some(path) => {
+            let endpoint = &plan.listener(error.listener).sockets[error.socket].endpoint;
+            find_file(endpoint, path, machine)
+        }
+        None => Finding::default(),
+    };
+    (problem, finding)
 }
 
 /// Explains a failure other than an address in use.

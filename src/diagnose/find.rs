@@ -1,7 +1,7 @@
 //! The sockets that hold an address, and their processes.
 
 use super::holder;
-use super::machine::Machine;
+use super::machine::{Machine, processes_with};
 use super::process_info::ProcessInfo;
 use super::tables::{Conflict, InetRow, State, conflict};
 use crate::config::{Endpoint, UnixName};
@@ -10,7 +10,7 @@ use crate::report::Holder;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// Listing more holders than this explains nothing more.
@@ -179,6 +179,23 @@ pub(super) fn find_socket(endpoint: &Endpoint, inode: u32, machine: &Machine) ->
         endpoint,
         machine,
     )
+}
+
+/// Says who has the socket or FIFO at a path, or where a link there leads.
+pub(super) fn find_file(endpoint: &Endpoint, path: &Path, machine: &Machine) -> Finding {
+    let target = std::fs::read_link(path);
+    let path = target.as_deref().unwrap_or(path);
+    let is_fifo = path.metadata().is_ok_and(|file| file.file_type().is_fifo());
+    let occupant = unix(&UnixName::Path(path.to_owned()), machine).or_else(|| {
+        let pids = if is_fifo {
+            processes_with(path)
+        } else {
+            Vec::new()
+        };
+        let local = path.display().to_string();
+        (!pids.is_empty()).then(|| unix_occupant(State::Server, local, pids, machine))
+    });
+    found(occupant.into_iter().collect(), endpoint, machine)
 }
 
 fn found(occupants: Vec<Occupant>, endpoint: &Endpoint, machine: &Machine) -> Finding {

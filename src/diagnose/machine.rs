@@ -386,32 +386,41 @@ fn by_port(rows: Vec<InetRow>) -> HashMap<u16, Vec<InetRow>> {
     by_port
 }
 
-/// Socket inode → processes, from the links in /proc/PID/fd. Only the link's text is read: going
-/// through procfs would open each descriptor of each process.
+/// Socket inode → processes.
 fn read_sockets() -> HashMap<u64, Vec<i32>> {
     let mut owners: HashMap<u64, Vec<i32>> = HashMap::new();
     let mut seen = HashSet::new();
-    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = process.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        // Not ours to look into, or gone: others may still be.
-        let Ok(links) = std::fs::read_dir(process.path().join("fd")) else {
-            continue;
-        };
+    for (pid, links) in descriptors() {
         seen.clear();
-        for link in links.flatten() {
-            if let Some(inode) = std::fs::read_link(link.path())
-                .ok()
-                .and_then(|target| socket_inode(&target))
-                && seen.insert(inode)
-            {
+        for inode in links.filter_map(|target| socket_inode(&target)) {
+            if seen.insert(inode) {
                 owners.entry(inode).or_default().push(pid);
             }
         }
     }
     owners
+}
+
+/// The processes that have the file at a path open, of those this process may look into.
+pub(super) fn processes_with(path: &Path) -> Vec<i32> {
+    let with_it = descriptors().filter_map(|(pid, mut links)| {
+        let has_it = links.any(|target| target == path);
+        has_it.then_some(pid)
+    });
+    with_it.collect()
+}
+
+/// The processes, and what their descriptors are, by the links in /proc/PID/fd. Only the link's text is read:
+/// going through procfs would open each descriptor of each process.
+fn descriptors() -> impl Iterator<Item = (i32, impl Iterator<Item = PathBuf>)> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|process| {
+        let pid = process.file_name().to_str()?.parse::<i32>().ok()?;
+        // Not ours to look into, or gone: others may still be.
+        let links = std::fs::read_dir(process.path().join("fd")).ok()?;
+        let targets = links.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
+        Some((pid, targets))
+    })
 }
 
 /// The inode in the target of a descriptor's link: `socket:[1234]` → 1234.

@@ -39,6 +39,37 @@ fn the_lines_of_a_reload_name_the_ports_that_the_kernel_chose() {
     daemon.stop();
 }
 
+// "a fifo is there, not a socket": the dry run and `check` refused what the reload carries out.
+#[test]
+fn what_listend_itself_has_at_a_path_is_in_nobodys_way() {
+    let world = World::new();
+    let yaml = |listener: &str| format!("listeners: {{ it: {{ {listener} }} }}\n");
+    let daemon = run(&world, &yaml("address: 'unix:$DIR/it'"));
+    daemon.line(&["listener it: listening"]);
+    for listener in [
+        "address: 'fifo:$DIR/it'",
+        "address: 'fifo:$DIR/it', mode: '0666'",
+        "address: 'unix:$DIR/it'",
+        "address: 'unix:$DIR/other', symlinks: ['$DIR/it']",
+        "address: 'unix-dgram:$DIR/it'",
+    ] {
+        let check = world.check(&yaml(listener), &["--json"]).expect_code(0);
+        let json = check.json();
+        assert_eq!(json["errors"], json!([]), "{listener}");
+        let mut advice = json["advice"].as_array().into_iter().flatten();
+        let is_held = advice.any(|one| one["kind"] == "held-by-listend");
+        assert!(is_held, "{listener}: {json}");
+        ask(&world, "reload --dry-run").expect_code(0);
+        ask(&world, "reload").expect_code(0);
+    }
+    // What is somebody else's is in the way of both.
+    fs::write(world.path("file"), "").expect("write");
+    rewrite(&world, &yaml("address: 'unix:$DIR/file'"));
+    ask(&world, "reload --dry-run").expect_code(1);
+    ask(&world, "reload").expect_code(1);
+    daemon.stop();
+}
+
 // Only the first was named.
 #[test]
 fn a_reload_names_every_worker_that_went_back() {
