@@ -22,7 +22,8 @@ pub struct Verb {
 impl Verb {
     /// Another generation starts.
     pub const ROLLS: Verb = Verb::new("rolls", "roll");
-    pub(super) const IS: Verb = Verb::new("is", "be");
+    /// Something is done.
+    pub const IS: Verb = Verb::new("is", "be");
     pub(super) const ARE: Verb = Verb::new("are", "be");
     pub(super) const APPLIES: Verb = Verb::new("applies", "apply");
     pub(super) const APPLY: Verb = Verb::new("apply", "apply");

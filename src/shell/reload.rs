@@ -13,7 +13,7 @@ use super::listeners::{CLOSING, missing_listeners};
 use super::looks::Tell;
 use super::turn::Shell;
 use crate::core::{Configuration, Input, ListenerLife, Ticket, WorkerUpdate};
-use crate::listener::{self, BindError, BoundSocket, PreparedReload};
+use crate::listener::{self, BindError, BoundSocket, Damage, PreparedReload};
 use crate::plan::{self, Changes, Line, ListenerId, Merge, Plan, SocketKey, Tense, Verb, WorkerId};
 use crate::report::Sources;
 use crate::sys;
@@ -74,6 +74,7 @@ impl Shell {
         touched.watched.extend(prepared.with_more_shards());
         self.stop_watching(&touched.watched);
         lines.extend(self.tried_again(&changes, Tense::Present));
+        lines.extend(self.bound_again(&plan, Tense::Present));
         let missing = missing_listeners(&prepared.missing);
         self.definitions
             .keep(&running, &self.sockets, &changes, &self.core);
@@ -130,6 +131,30 @@ impl Shell {
             Line::new(&title, "", Verb::ROLLS, rest).told(tense)
         });
         lines.collect()
+    }
+
+    /// Lines about sockets that are in another network namespace than the one at the path of their listener.
+    pub(super) fn bound_again(&self, plan: &Plan, tense: Tense) -> Vec<String> {
+        let mut lines = Vec::new();
+        for listener in plan.listeners.values() {
+            let Some(path) = &listener.settings.network_namespace else {
+                continue;
+            };
+            let elsewhere = self.sockets.of(listener).filter(|held| {
+                held.shard == 0
+                    && listener::inspect_of(listener, held) == Some(Damage::NamespaceReplaced)
+            });
+            for held in elsewhere {
+                let title = format!("listener `{}`", listener.name);
+                let rest = format!(
+                    "bound again: another network namespace is at {} now",
+                    path.display()
+                );
+                let line = Line::new(&title, &held.address.to_string(), Verb::IS, rest);
+                lines.push(line.told(tense));
+            }
+        }
+        lines
     }
 
     /// `before` and `lives` say who took which listener until now and who does from now on, and

@@ -13,7 +13,7 @@ use super::helper::{
 use super::reload::{EMPTIED, HOW_TO_STOP};
 use crate::control::{Access, Error, ExplainReply, Progress, Reply};
 use crate::core::Mono;
-use crate::plan::{self, Tense};
+use crate::plan::{self, Merge, Tense};
 use crate::shell::clock;
 use crate::shell::event_text::duration;
 use crate::shell::looks::Look;
@@ -313,9 +313,10 @@ impl Shell {
             let reason = format!("{EMPTIED}; it would be refused. {HOW_TO_STOP}");
             return Reply::error(&Error::Refused { reason });
         }
-        let changes = plan::merge(&self.plan, &self.sound_former(), *wanted).changes;
+        let Merge { plan, changes } = plan::merge(&self.plan, &self.sound_former(), *wanted);
         let tense = Tense::Conditional;
-        let again = self.tried_again(&changes, tense);
+        let again = self.tried_again(&changes, tense).into_iter();
+        let again = again.chain(self.bound_again(&plan, tense));
         let bound = |key| Some(&self.sockets.get(key)?.address);
         let changes: Vec<String> = changes.lines(tense, bound).chain(again).collect();
         let message = match changes.len() {
