@@ -245,6 +245,8 @@ impl Worker {
 
     fn stop_worker(&mut self, ctx: &mut Ctx, ticket: Ticket) {
         self.stopped = true;
+        // Clients wait for who was stopped, as for everybody.
+        ctx.take_clients_again(self.id);
         let mut live = Vec::new();
         for id in self.runs.ids() {
             self.comes_back(id, false);

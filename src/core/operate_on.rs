@@ -111,6 +111,7 @@ impl Worker {
     fn stop_one(&mut self, ctx: &mut Ctx, ticket: Ticket, id: RunId) {
         self.supersede_for(ctx, id);
         self.end_watch(ctx);
+        ctx.take_clients_again(self.id);
         self.comes_back(id, false);
         let is_busy = self.runs[id].state.is_busy();
         self.stop_instance(ctx, id);

@@ -133,13 +133,16 @@ impl Core {
         }
     }
 
-    /// Binds the listeners that were closed for workers that had failed, and that others take now.
+    /// Binds the listeners that were closed for workers that had failed, and that others take now, or for
+    /// which nobody wants that any more.
     pub(super) fn bind_taken(&mut self) {
         let refusing = self.ctx.listeners.refusing.iter().copied();
         let is_taken = |listener: &ListenerId| {
             let users = self.users_of(*listener);
-            let is_well = |user: &WorkerId| !self.workers.get(user).is_some_and(Worker::has_failed);
-            users.iter().any(is_well)
+            let mut known = users.iter().map(|user| self.workers.get(user));
+            let refuses = |one: &Worker| one.lifecycle.on_failure == OnFailure::Refuse;
+            let is_well = |user: Option<&Worker>| !user.is_some_and(Worker::has_failed);
+            known.clone().any(is_well) || !known.any(|user| user.is_some_and(refuses))
         };
         for listener in refusing.filter(is_taken).collect::<Vec<ListenerId>>() {
             self.ctx.try_to_bind(listener);

@@ -332,6 +332,9 @@ impl Core {
             }
         }
         self.start_what_waits();
+        // What is to happen to their clients may be another by now, and so may be who shares a listener.
+        let failed = self.workers.values().filter(|known| known.has_failed());
+        self.ctx.failing.extend(failed.map(|known| known.id));
         self.ctx.emit(Event::Daemon(DaemonEvent::Replanned));
     }
 

@@ -253,19 +253,21 @@ fn a_worker_that_keeps_flows_may_be_told_that_it_has_one_instance() {
     assert_eq!(told, [refused(Refused::OneInstance)]);
 }
 
+fn refuses(life: &mut Lifecycle) {
+    life.instances = 2;
+    life.on_failure = OnFailure::Refuse;
+    life.restart = Restart {
+        limit: Some(Rate {
+            count: 0,
+            interval: seconds(60),
+        }),
+        ..strict()
+    };
+}
+
 /// Two instances that have failed, and whose listener was closed for that.
 fn refusing(failed: u32) -> Crew {
-    let mut crew = listening(|life| {
-        life.instances = 2;
-        life.on_failure = OnFailure::Refuse;
-        life.restart = Restart {
-            limit: Some(Rate {
-                count: 0,
-                interval: seconds(60),
-            }),
-            ..strict()
-        };
-    });
+    let mut crew = listening(refuses);
     for index in 0..failed {
         crew.exits(crew.program(app(index, 1)), BAD);
     }
@@ -280,6 +282,38 @@ fn only_more_instances_bind_what_was_closed() {
         ask(&mut crew, Command::Scale(instances));
         assert_eq!(binds(&crew), bound, "{instances}");
     }
+}
+
+// It was closed, and stayed so until the next reload, which bound it.
+#[test]
+fn a_worker_that_is_stopped_has_not_failed_and_has_its_listener_bound() {
+    let mut crew = refusing(2);
+    assert_eq!(ask(&mut crew, Command::Stop), [Answer::Done]);
+    assert_eq!(binds(&crew), 1);
+    let mut crew = refusing(2);
+    ask_one(&mut crew, 1, 0, Command::Stop);
+    assert_eq!(binds(&crew), 1);
+}
+
+// A reload said that it applied, and the listener stayed as it was.
+#[test]
+fn a_change_of_what_happens_at_a_failure_applies_to_what_has_failed() {
+    let mut crew = refusing(2);
+    crew.forget();
+    let mut wanted = life(refuses);
+    wanted.on_failure = OnFailure::Hold;
+    crew.reload(WorkerUpdate::Settings {
+        life: wanted.clone().into(),
+    });
+    assert_eq!(binds(&crew), 1);
+    crew.give(Input::ListenerBound { listener: WEB });
+    crew.forget();
+    wanted.on_failure = OnFailure::Refuse;
+    crew.reload(WorkerUpdate::Settings {
+        life: wanted.into(),
+    });
+    assert!(crew.effects.contains(&Effect::Unbind { listener: WEB }));
+    assert_eq!(crew.core.listener_state(WEB), ListenerCondition::Missing);
 }
 
 #[test]
