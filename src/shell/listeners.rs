@@ -126,6 +126,18 @@ impl Shell {
         )
     }
 
+    /// Looks at all paths: something may have been mounted over their folders, of which inotify(7) does not
+    /// tell.
+    pub(super) fn look_at_paths(&mut self) {
+        let listeners = self.plan.listeners().map(|(_, listener)| listener);
+        let sockets = listeners.flat_map(|listener| self.sockets.of(listener));
+        let with_path = sockets.filter(|held| held.identity.is_some());
+        let news = with_path.filter(|held| !self.core.is_damaged(held.listener, held.key));
+        for key in news.map(|held| held.key).collect::<Vec<_>>() {
+            self.look_at(key);
+        }
+    }
+
     /// Looks at all sockets of a worker.
     pub(super) fn look_at_all_of(&mut self, worker: WorkerId) {
         let listeners = self.definitions.worker(worker).listeners.iter();

@@ -100,6 +100,7 @@ impl Shell {
         let found = touched.found.into_iter();
         self.feed_all(found.map(|listener| Input::ListenerBound { listener }));
         self.look_at_all(&touched.watched);
+        self.look_at_paths();
         self.look_at_namespaces();
         Reloaded::InForce
     }

@@ -1,8 +1,10 @@
 //! Listeners that a worker damages are repaired while it runs, and the log says who did it.
 
+use crate::harness::reloading::ask;
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{
-    Daemon, Puppet, World, client, context_switches, eventually, free_port, network,
+    Daemon, Puppet, World, client, context_switches, eventually, free_port, network, require_root,
+    require_tool,
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -451,6 +453,45 @@ fn a_folder_that_was_removed_with_the_path_in_it_comes_back() {
     client::unix(&world.path("deep/app.sock")).expect("it is there again");
     drop(puppets);
     daemon.stop();
+}
+
+// inotify(7) does not tell of a mount over a folder, and the reload found no changes.
+#[test]
+fn a_path_over_which_something_was_mounted_is_bound_there_by_a_reload() {
+    if !require_root() || require_tool("unshare").is_none() || require_tool("nsenter").is_none() {
+        return;
+    }
+    let world = World::new();
+    let yaml = "
+listeners: { app: 'unix:$DIR/run/app.sock' }
+workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [app] } }
+";
+    let daemon = world.run_with(yaml, |start| {
+        start.words_behind(["--control", "$DIR/control.sock"]);
+        start.through(["unshare", "--mount", "--propagation=private", "--"]);
+    });
+    let _puppet = world.puppet();
+    let pid = daemon.pid();
+    let run = world.path("run");
+    let inside = |words: &[&str]| {
+        let mut command = std::process::Command::new("nsenter");
+        command.args(["--mount", "--target", &pid.to_string()]);
+        let status = command.args(words).arg(&run).status();
+        assert!(status.expect("start nsenter").success());
+    };
+    let path = format!("/proc/{pid}/root{}", world.path("run/app.sock").display());
+    let connects = || client::unix(std::path::Path::new(&path)).is_ok();
+    inside(&["mount", "-t", "tmpfs", "none"]);
+    assert!(!connects());
+    ask(&world, "reload").expect_code(0);
+    daemon.line(&["listener app", "bound again"]);
+    assert!(connects());
+    // What was there before is of no use any more.
+    inside(&["umount", "--lazy"]);
+    ask(&world, "reload").expect_code(0);
+    eventually("the path is bound once more", connects);
+    daemon.stop();
+    assert!(!world.path("run/app.sock").exists());
 }
 
 #[test]
