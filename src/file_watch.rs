@@ -7,7 +7,7 @@
 use ignore::WalkBuilder;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use std::collections::{BTreeMap, HashSet};
 use std::fs::Metadata;
 use std::io;
@@ -45,7 +45,7 @@ pub struct FileWatch {
     inotify: Inotify,
     paths: Vec<PathBuf>,
     /// The directories that are watched.
-    folders: HashSet<PathBuf>,
+    folders: HashSet<WatchDescriptor>,
     files: BTreeMap<PathBuf, Seen>,
 }
 
@@ -125,13 +125,18 @@ impl FileWatch {
     fn look(&mut self) -> io::Result<Vec<PathBuf>> {
         let mut changed = HashSet::new();
         loop {
-            let (folders, files) = walk(&self.paths);
-            let is_new = |folder: &&PathBuf| !self.folders.contains(*folder);
-            let mut news = false;
-            for folder in folders.iter().filter(is_new) {
-                news |= self.watch(folder)?;
+            let (paths, files) = walk(&self.paths);
+            // All of them: one that was removed and made again, or that another was moved over, has the same
+            // path, and perhaps the same inode, but no watch.
+            let mut folders = HashSet::new();
+            for folder in &paths {
+                folders.extend(self.watch(folder)?);
             }
-            // What is gone is watched no more, and would have to be again if it came back.
+            let news = !folders.is_subset(&self.folders);
+            for gone in self.folders.difference(&folders) {
+                // One that was removed is watched no more.
+                let _is_gone = self.inotify.rm_watch(*gone);
+            }
             self.folders = folders;
             let both = self.files.keys().chain(files.keys());
             let content = |files: &BTreeMap<PathBuf, Seen>, path: &Path| {
@@ -149,8 +154,8 @@ impl FileWatch {
         Ok(changed)
     }
 
-    /// Whether it is there, and watched now.
-    fn watch(&self, folder: &Path) -> io::Result<bool> {
+    /// Watches a directory, or goes on with that; `None` if it is not there.
+    fn watch(&self, folder: &Path) -> io::Result<Option<WatchDescriptor>> {
         let flags = AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
@@ -158,9 +163,9 @@ impl FileWatch {
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
         match self.inotify.add_watch(folder, flags) {
-            Ok(_) => Ok(true),
+            Ok(watched) => Ok(Some(watched)),
             // Gone again, or not for us.
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => Ok(false),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => Ok(None),
             Err(Errno::ENOSPC) => Err(io::Error::other(format!(
                 "{}: there are too many directories; raise fs.inotify.max_user_watches",
                 folder.display()
@@ -289,6 +294,37 @@ mod tests {
         folder.write("src/a/b/c.rs", "333");
         assert_eq!(poll(&mut polled, PollTimeout::from(10_000_u16)), Ok(1));
         assert_eq!(changed(&mut watch), ["src/a/b/c.rs"]);
+    }
+
+    // Between two looks: a build that empties its folder, a branch that is checked out, a release that is moved.
+    #[test]
+    fn a_directory_in_the_place_of_another_is_watched() {
+        let folder = Folder::new("replaced");
+        let of = |name: &str| folder.0.join(name);
+        folder.write("top/sub/file", "1");
+        let mut watch = FileWatch::new(vec![of("top")]).expect("it can be watched");
+        let replace: [&dyn Fn(); 3] = [
+            &|| fs::remove_dir_all(of("top/sub")).expect("it is ours"),
+            &|| fs::rename(of("top/sub"), of("old")).expect("it is ours"),
+            &|| fs::rename(of("top"), of("older")).expect("it is ours"),
+        ];
+        for replace in replace {
+            replace();
+            folder.write("top/sub/file", "22");
+            watch.changed().expect("it is there");
+            // What is told of the watch itself.
+            watch.changed().expect("it is there");
+            folder.write("top/sub/file", "333");
+            let mut polled = [PollFd::new(watch.fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut polled, PollTimeout::from(1_000_u16)), Ok(1));
+            let changed = watch.changed().expect("it is there");
+            assert_eq!(names(&folder, &changed), ["top/sub/file"]);
+        }
+        // Those that are somewhere else now are not.
+        folder.write("old/file", "x");
+        folder.write("older/sub/file", "x");
+        let mut polled = [PollFd::new(watch.fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut polled, PollTimeout::ZERO), Ok(0));
     }
 
     #[test]
