@@ -3,7 +3,11 @@
 //!
 //! A connection is two flows, one from each side to the other. Each ends by itself, so that a side which
 //! has shut down its writing still gets its answer. Of a side that was reset nothing more is asked than
-//! what it had sent before; then the other side is reset as well.
+//! what it had sent before; then the other side is reset as well. What that sends meanwhile is taken and dropped:
+//! one that waits until it is rid of an answer would never take the rest.
+
+/// So many bytes are dropped of a side that takes nothing of what it is to have: it may send for ever.
+const DROPPED_MAX: usize = 16 * 1024 * 1024;
 
 /// One of the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub enum Step {
     Push(Side),
     /// This side sends nothing more: tell the other.
     PassEnd(Side),
+    /// Take bytes of this side, and drop them: the other is gone.
+    Drop(Side),
 }
 
 /// What came of a step.
@@ -93,6 +99,8 @@ pub struct Connection {
     broken: [bool; 2],
     /// Whose flow comes first at the next step, so that a long transfer leaves room for the other direction.
     first: Side,
+    /// The number of bytes that were dropped of a side since it has taken any.
+    dropped: usize,
 }
 
 impl Connection {
@@ -113,6 +121,7 @@ impl Connection {
             ],
             broken: [false; 2],
             first: Side::Client,
+            dropped: 0,
         }
     }
 
@@ -141,6 +150,15 @@ impl Connection {
         [self.first, self.first.other()]
             .into_iter()
             .find_map(|from| self.next_of(from))
+            .or_else(|| Side::BOTH.into_iter().find_map(|from| self.drop_of(from)))
+    }
+
+    /// Where a side does not take what the other had sent before its reset.
+    fn drop_of(&self, from: Side) -> Option<Step> {
+        let flow = &self.flows[from.index()];
+        let is_lost = self.broken[from.other().index()] && !self.broken[from.index()];
+        let is_of_use = !self.flows[from.other().index()].over;
+        (is_lost && is_of_use && flow.readable && !flow.ended).then_some(Step::Drop(from))
     }
 
     fn next_of(&self, from: Side) -> Option<Step> {
@@ -170,6 +188,22 @@ impl Connection {
                     self.broken(from.other());
                 }
             }
+            Step::Drop(from) => self.dropped(from, outcome),
+        }
+    }
+
+    fn dropped(&mut self, from: Side, outcome: Outcome) {
+        let flow = &mut self.flows[from.index()];
+        match outcome {
+            Outcome::Moved(count) => {
+                self.dropped += count;
+                if self.dropped > DROPPED_MAX {
+                    self.broken(from);
+                }
+            }
+            Outcome::End => flow.ended = true,
+            Outcome::Blocked => flow.readable = false,
+            Outcome::Broken => self.broken(from),
         }
     }
 
@@ -199,6 +233,7 @@ impl Connection {
         match outcome {
             Outcome::Moved(count) => {
                 flow.held = flow.held.saturating_sub(count);
+                self.dropped = 0;
                 if flow.held == 0 {
                     self.first = from.other();
                 }

@@ -90,6 +90,17 @@ impl Link {
                     };
                     self.connection.done(step, outcome);
                 }
+                Step::Drop(from) => {
+                    let source = self.sockets[from.index()].as_raw_fd();
+                    let outcome = match recv(source, &mut means.buffer, MsgFlags::MSG_DONTWAIT) {
+                        Ok(0) => Outcome::End,
+                        Ok(count) => Outcome::Moved(count),
+                        Err(Errno::EINTR) => Outcome::Moved(0),
+                        Err(Errno::EAGAIN) => Outcome::Blocked,
+                        Err(_) => Outcome::Broken,
+                    };
+                    self.connection.done(step, outcome);
+                }
             }
         }
         if self.connection.verdict() != Verdict::Open {

@@ -81,6 +81,41 @@ fn a_reset_is_a_reset_on_either_side() {
 }
 
 #[test]
+fn what_nobody_can_get_is_dropped_where_it_keeps_a_side_from_taking() {
+    let mut one = Connection::new();
+    one.readable(Server);
+    step(&mut one, Step::Pull(Client), Moved(9));
+    step(&mut one, Step::Push(Client), Blocked);
+    step(&mut one, Step::Pull(Server), Moved(9));
+    step(&mut one, Step::Push(Server), Blocked);
+    // The server waits until it is rid of its answer.
+    one.broken(Client);
+    step(&mut one, Step::Drop(Server), Moved(100));
+    step(&mut one, Step::Drop(Server), Blocked);
+    assert_eq!((one.next(), one.verdict()), (None, Verdict::Open));
+    one.writable(Server);
+    step(&mut one, Step::Push(Client), Moved(9));
+    step(&mut one, Step::Pull(Client), Blocked);
+    assert_eq!(one.verdict(), Verdict::Reset);
+}
+
+#[test]
+fn one_that_only_sends_to_a_side_that_is_gone_is_reset() {
+    let mut one = Connection::new();
+    one.readable(Server);
+    step(&mut one, Step::Pull(Client), Moved(9));
+    step(&mut one, Step::Push(Client), Blocked);
+    one.broken(Client);
+    step(&mut one, Step::Drop(Server), Moved(DROPPED_MAX));
+    step(&mut one, Step::Drop(Server), Moved(1));
+    while let Some(next) = one.next() {
+        assert_eq!(next, Step::Pull(Server));
+        one.done(next, Blocked);
+    }
+    assert_eq!(one.verdict(), Verdict::Reset);
+}
+
+#[test]
 fn a_reset_after_the_end_is_a_reset() {
     let mut one = Connection::new();
     step(&mut one, Step::Pull(Client), End);
@@ -159,6 +194,14 @@ proptest! {
                     Step::PassEnd(from) => {
                         peers[from.other().index()].was_told_the_end = true;
                         Moved(0)
+                    }
+                    Step::Drop(from) => {
+                        let peer = &mut peers[from.index()];
+                        match peer.to_send.pop() {
+                            Some(count) => Moved(count),
+                            None if peer.resets => Broken,
+                            None => End,
+                        }
                     }
                 };
                 one.done(step, outcome);

@@ -202,6 +202,54 @@ workers: {{ app: {{ listeners: [web], forward: '{to}' }} }}
     daemon.stop();
 }
 
+// It sends back what it gets, and takes nothing while that is not taken.
+#[test]
+fn a_client_that_is_gone_frees_a_server_that_waits_to_be_rid_of_its_answer() {
+    let world = World::new();
+    let server = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let to = server.local_addr().expect("an address");
+    let daemon = ready(
+        &world,
+        &format!(
+            "
+listeners: {{ web: '127.0.0.1:0' }}
+workers: {{ app: {{ listeners: [web], forward: '{to}' }} }}
+"
+        ),
+    );
+    let echo = thread::spawn(move || {
+        let (mut peer, _) = server.accept().expect("it is connected");
+        peer.set_write_timeout(Some(DEADLINE)).expect("a timeout");
+        peer.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match peer.read(&mut buffer) {
+                Ok(0) => return "the end".to_owned(),
+                Ok(count) => {
+                    if let Err(error) = peer.write_all(&buffer[..count]) {
+                        return format!("{:?}", error.kind());
+                    }
+                }
+                Err(error) => return format!("{:?}", error.kind()),
+            }
+        }
+    });
+    let mut stream = client::tcp(daemon.address("web")).expect("connect");
+    stream.set_nonblocking(true).expect("non-blocking");
+    let mut is_full = false;
+    eventually("no more is taken", || {
+        let before = is_full;
+        is_full = true;
+        while stream.write(&[b'x'; 64 * 1024]).is_ok() {
+            is_full = false;
+        }
+        before && is_full
+    });
+    client::reset(stream);
+    assert_eq!(echo.join().expect("no panic"), "ConnectionReset");
+    daemon.stop();
+}
+
 #[test]
 fn two_thousand_connections_at_a_time() {
     const CLIENTS: usize = 2_000;
