@@ -2,11 +2,13 @@
 
 use crate::harness::load::Load;
 use crate::harness::reloading::{ask, begin, reload, rewrite, run, state_of};
+use crate::harness::varlink::Varlink;
 use crate::harness::{
     Start, World, children, client, descriptors_become, eventually, exists, free_port, kill,
     listend_path, require_root, require_tool, resident_kib, settled_descriptors,
 };
 use nix::sys::signal::Signal;
+use serde_json::json;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
@@ -353,6 +355,25 @@ fn a_binary_that_hangs_changes_nothing() {
     eventually("only the workers are left", || {
         children(daemon.pid()) == workers
     });
+    upgrade(&world);
+    daemon.stop();
+}
+
+#[test]
+fn an_upgrade_that_nobody_waits_for_any_more_is_given_up() {
+    let world = World::new();
+    let daemon = run(&world, APP);
+    daemon.lines(&["app.", "started"], 2);
+    let path = program(&world, "exec sleep 600");
+    let mut client = Varlink::connect(&world);
+    client.call_with(
+        "Upgrade",
+        json!({ "binary": path }),
+        json!({ "more": true }),
+    );
+    daemon.line(&["upgrade: trying"]);
+    drop(client);
+    daemon.line(&["upgrade: whoever asked for it has gone; nothing has changed"]);
     upgrade(&world);
     daemon.stop();
 }

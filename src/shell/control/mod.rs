@@ -65,6 +65,9 @@ const RESERVED: usize = 4;
 /// How long nobody is accepted after there was no descriptor left.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Why nothing came of what a client had asked for.
+const GONE: &str = "whoever asked for it has gone";
+
 /// Names beyond these are not compared with one that is not known: that takes its time.
 const NAMES_COMPARED: usize = 1_000;
 
@@ -610,6 +613,11 @@ impl Control {
             );
             self.drop_client(epoll, id, &Gone::Closed);
         }
+    }
+
+    /// Whether a client has asked that is not there any more.
+    fn has_gone(&self, client: Option<ClientId>) -> bool {
+        client.is_some_and(|client| !self.clients.contains_key(&client))
     }
 
     fn drop_client(&mut self, epoll: &Epoll, id: ClientId, why: &Gone) {

@@ -2,9 +2,9 @@
 //! ([`super::helper_query`]), one at a time and in the order of the requests, so that what is in force in
 //! the end is what was read last.
 
-use super::WaitsFor;
 use super::answer::refusal;
 use super::helper::{Fetched, Question};
+use super::{GONE, WaitsFor};
 use crate::control::{Error, Progress, Reply};
 use crate::core::{Input, Refused, Ticket};
 use crate::plan::Plan;
@@ -96,6 +96,10 @@ impl Shell {
             Fetched::Bad { errors, rendered } => {
                 let reason = "the configuration is invalid; nothing has changed";
                 self.refuse_reload(client, reason, rendered, errors);
+            }
+            // The process that read the configuration was killed because of that.
+            Fetched::Failed(_) if self.control.has_gone(client) => {
+                log::warn!("cannot reload the configuration: {GONE}");
             }
             Fetched::Failed(reason) => {
                 if client.is_none() {

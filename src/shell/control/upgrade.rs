@@ -4,6 +4,7 @@
 //! configuration that it carries and thaws a core, and says which version it is. Only then is it executed here: pid,
 //! children, sockets and their queues stay. Whatever goes wrong before that changes nothing.
 
+use super::GONE;
 use super::helper::{Asked, Purpose, Question};
 use super::pending_upgrade::Upgrade;
 use crate::control::{Error, Progress, Reply};
@@ -136,6 +137,8 @@ impl Shell {
         };
         let binary = upgrade.binary.display();
         let why = match (status, said) {
+            // It was killed because of that.
+            (None, Some(_)) if self.control.has_gone(upgrade.client) => GONE.to_owned(),
             (Some(0), Some(said)) => match serde_json::from_slice::<Preflight>(said) {
                 Ok(preflight) => {
                     log::info!(

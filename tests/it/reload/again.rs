@@ -719,6 +719,26 @@ fn who_reads_a_configuration_ends_with_a_daemon_that_is_killed() {
     });
 }
 
+#[test]
+fn a_reload_that_nobody_waits_for_any_more_is_given_up() {
+    let world = World::new();
+    let daemon = run(&world, "listeners: { one: '127.0.0.1:0' }\nworkers: {}\n");
+    daemon.line(&["listen", "bound"]);
+    let file = world.path("listend.yaml");
+    fs::remove_file(&file).expect("remove");
+    mkfifo(&file, Mode::S_IRWXU).expect("mkfifo");
+    let both = fs::OpenOptions::new().read(true).write(true).open(&file);
+    let _writer = both.expect("a FIFO");
+    let mut client = Varlink::connect(&world);
+    client.call_with("Reload", json!({}), json!({ "more": true }));
+    eventually("somebody reads the configuration", || {
+        !children(daemon.pid()).is_empty()
+    });
+    drop(client);
+    daemon.line(&["cannot reload the configuration: whoever asked for it has gone"]);
+    daemon.stop();
+}
+
 // The address is held, so nothing was tried: check and a dry run found nothing wrong, and the reload was refused.
 #[test]
 fn an_option_that_a_reload_refuses_is_told_before_it() {
