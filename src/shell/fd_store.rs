@@ -10,9 +10,10 @@ use crate::sys::{self, SharedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// Whose they are: every generation of an instance has the same.
@@ -21,6 +22,7 @@ pub(super) type Place = (WorkerId, u32);
 /// What all instances have left.
 #[derive(Debug, Default)]
 pub(super) struct FdStore {
+    /// Of each instance, in the order of open files ([`sys::order_of_open_files`]).
     kept: BTreeMap<Place, Vec<Kept>>,
     next_id: u64,
     /// Something has come or gone since [`FdStore::take_changed`].
@@ -29,7 +31,7 @@ pub(super) struct FdStore {
 
 #[derive(Debug)]
 struct Kept {
-    /// Never used again.
+    /// Never used again: what was left later has a higher one.
     id: u64,
     name: String,
     fd: SharedFd,
@@ -45,6 +47,8 @@ pub(super) struct How<'a> {
     pub polled: bool,
     /// How many the instance may have altogether.
     pub at_most: u32,
+    /// Those with higher numbers are needed for something else.
+    pub below: RawFd,
 }
 
 /// How many descriptors were not kept.
@@ -54,6 +58,8 @@ pub(super) struct RefusedFds {
     pub no_room: usize,
     /// Because a copy of it could hold up whoever closes that ([`FdKind::MayWait`]).
     pub may_wait: usize,
+    /// Because no others were left to listend.
+    pub no_numbers: usize,
 }
 
 /// What a descriptor means to who keeps it.
@@ -68,8 +74,8 @@ enum FdKind {
 }
 
 impl FdKind {
-    /// Without a call that would ask the file system.
-    fn of(fd: &SharedFd) -> FdKind {
+    /// Without a call that would ask the file system. `mounts` is /proc/self/mountinfo, once it was read.
+    fn of(fd: &SharedFd, mounts: &mut Option<String>) -> FdKind {
         let number = fd.as_raw_fd();
         let link = fs::read_link(format!("/proc/self/fd/{number}")).unwrap_or_default();
         let link = link.as_os_str().as_bytes();
@@ -83,8 +89,9 @@ impl FdKind {
         }
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
         let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        match mount.and_then(|mount| type_of_mount(&mounts, mount.trim())) {
+        let mounts = mounts
+            .get_or_insert_with(|| fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+        match mount.and_then(|mount| type_of_mount(mounts, mount.trim())) {
             Some(name) if !asks_a_server(name) => FdKind::Plain,
             // One of another mount namespace may be anything.
             Some(_) | None => FdKind::MayWait,
@@ -111,6 +118,9 @@ fn asks_a_server(file_system: &str) -> bool {
 
 impl FdStore {
     /// Keeps descriptors; one that is kept already is not kept twice. Answers how many were closed.
+    ///
+    /// A message can bring 253, and any number of messages may come, so each costs little: it is looked for
+    /// in order, and no more are looked at than there could be room for.
     pub(super) fn add(
         &mut self,
         epoll: &Epoll,
@@ -123,16 +133,20 @@ impl FdStore {
             .entry((instance.worker, instance.index))
             .or_default();
         let mut refused = RefusedFds::default();
+        let mut mounts = None;
         for fd in fds {
-            let is_same = |one: &Kept| sys::is_same_open_file(one.fd.as_fd(), fd.as_fd());
-            if kept.iter().any(is_same) {
+            let Err(position) = find(kept, &fd) else {
                 continue;
-            }
-            if kept.len() >= how.at_most as usize {
+            };
+            if kept.len() + refused.may_wait >= how.at_most as usize {
                 refused.no_room += 1;
                 continue;
             }
-            let kind = FdKind::of(&fd);
+            if fd.as_raw_fd() >= how.below {
+                refused.no_numbers += 1;
+                continue;
+            }
+            let kind = FdKind::of(&fd, &mut mounts);
             if kind == FdKind::MayWait {
                 refused.may_wait += 1;
                 continue;
@@ -140,12 +154,13 @@ impl FdStore {
             self.next_id += 1;
             self.has_changed = true;
             let id = self.next_id;
-            kept.push(Kept {
+            let one = Kept {
                 id,
                 name: how.name.to_owned(),
                 is_watched: how.polled && kind == FdKind::Plain && watch(epoll, id, &fd),
                 fd,
-            });
+            };
+            kept.insert(position, one);
         }
         refused
     }
@@ -175,7 +190,7 @@ impl FdStore {
         all.find(|one| one.id == id).map(|one| one.fd.as_fd())
     }
 
-    /// What was left to another listend, in the order in which it was.
+    /// What was left to another listend.
     pub(super) fn restore(
         &mut self,
         epoll: &Epoll,
@@ -186,12 +201,15 @@ impl FdStore {
         let fd = SharedFd::from(fd);
         self.next_id = self.next_id.max(id);
         self.has_changed = true;
-        self.kept.entry(place).or_default().push(Kept {
+        let kept = self.kept.entry(place).or_default();
+        let (Ok(position) | Err(position)) = find(kept, &fd);
+        let one = Kept {
             id,
             name,
             is_watched: polled && watch(epoll, id, &fd),
             fd,
-        });
+        };
+        kept.insert(position, one);
     }
 
     /// Gives up what an instance has left under a name; answers how many those were.
@@ -213,11 +231,9 @@ impl FdStore {
     /// There is room for fewer from now on: what was left first stays. Answers how many were given up.
     pub(super) fn trim(&mut self, epoll: &Epoll, worker: WorkerId, at_most: u32) -> usize {
         let places = (worker, 0)..=(worker, u32::MAX);
-        let kept = self
-            .kept
-            .range(places)
-            .flat_map(|(_, kept)| kept.iter().skip(at_most as usize));
-        let too_many: BTreeSet<u64> = kept.map(|one| one.id).collect();
+        let kept = self.kept.range(places);
+        let too_many = kept.flat_map(|(_, kept)| by_age(kept).into_iter().skip(at_most as usize));
+        let too_many: BTreeSet<u64> = too_many.map(|one| one.id).collect();
         self.drop_where(epoll, |_, kept| too_many.contains(&kept.id))
     }
 
@@ -231,7 +247,8 @@ impl FdStore {
     /// What an instance's successor is given, in the order in which it was left.
     pub(super) fn of(&self, instance: InstanceId) -> Vec<Stored<'_>> {
         let kept = self.kept.get(&(instance.worker, instance.index));
-        let kept = kept.into_iter().flatten();
+        let kept = kept.map(|kept| by_age(kept)).unwrap_or_default();
+        let kept = kept.into_iter();
         kept.map(|one| Stored {
             name: &one.name,
             fd: one.fd.as_raw_fd(),
@@ -265,13 +282,37 @@ impl FdStore {
     }
 }
 
+/// In the order in which they were left.
+fn by_age(kept: &[Kept]) -> Vec<&Kept> {
+    let mut all: Vec<&Kept> = kept.iter().collect();
+    all.sort_unstable_by_key(|one| one.id);
+    all
+}
+
+/// Where an open file is among those that are kept, or where it belongs.
+fn find(kept: &[Kept], fd: &SharedFd) -> Result<usize, usize> {
+    let mut is_known = true;
+    let found = kept.binary_search_by(|one| {
+        let order = sys::order_of_open_files(one.fd.as_fd(), fd.as_fd());
+        order.unwrap_or_else(|| {
+            is_known = false;
+            Ordering::Less
+        })
+    });
+    if is_known {
+        return found;
+    }
+    let is_same = |one: &Kept| sys::is_same_open_file(one.fd.as_fd(), fd.as_fd());
+    kept.iter().position(is_same).ok_or(kept.len())
+}
+
 /// EPOLLHUP and EPOLLERR come without being asked for (epoll_ctl(2)). Whether they will: of a regular
-/// file nothing can be told (EPERM), and it is kept all the same.
+/// file (EPERM), or what is only a place (O_PATH: EBADF), nothing can be told, and it is kept all the same.
 fn watch(epoll: &Epoll, id: u64, fd: &SharedFd) -> bool {
     let token = Token::Notify(NotifyPart::Stored(id)).pack();
     match epoll.add(fd, EpollEvent::new(EpollFlags::empty(), token)) {
         Ok(()) => true,
-        Err(Errno::EPERM) => false,
+        Err(Errno::EPERM | Errno::EBADF) => false,
         Err(errno) => {
             log::warn!("cannot watch a stored descriptor: {}", errno.desc());
             false
@@ -290,6 +331,7 @@ mod tests {
         name: "db",
         polled: true,
         at_most: 2,
+        below: RawFd::MAX,
     };
 
     fn instance(worker: u32, index: u32, generation: u32) -> InstanceId {
@@ -348,6 +390,38 @@ mod tests {
     }
 
     #[test]
+    fn one_of_many_is_known_again_and_they_stay_in_their_order() {
+        let (epoll, mut store) = (epoll(), FdStore::default());
+        let all: Vec<SharedFd> = (0..100).map(|_| null()).collect();
+        let again = all.iter().rev();
+        let again = again.map(|one| shared(one.try_clone().unwrap())).collect();
+        let numbers: Vec<i32> = all.iter().map(AsRawFd::as_raw_fd).collect();
+        let how = How {
+            at_most: 100,
+            ..HOW
+        };
+        for fds in [all, again] {
+            let refused = store.add(&epoll, instance(0, 0, 1), fds, how);
+            assert_eq!(refused, RefusedFds::default());
+        }
+        let stored = store.of(instance(0, 0, 1)).into_iter();
+        assert_eq!(stored.map(|one| one.fd).collect::<Vec<_>>(), numbers);
+    }
+
+    #[test]
+    fn what_is_needed_for_something_else_is_not_kept() {
+        let (epoll, mut store) = (epoll(), FdStore::default());
+        let one = null();
+        let how = How {
+            below: one.as_raw_fd(),
+            ..HOW
+        };
+        let refused = store.add(&epoll, instance(0, 0, 1), vec![one], how);
+        assert_eq!(refused.no_numbers, 1);
+        assert!(names(&store, instance(0, 0, 1)).is_empty());
+    }
+
+    #[test]
     fn what_was_left_first_stays_when_there_is_less_room() {
         let (epoll, mut store) = (epoll(), FdStore::default());
         for (index, name) in [(0, "one"), (0, "two"), (1, "three")] {
@@ -392,13 +466,13 @@ mod tests {
     #[test]
     fn the_kind_of_a_descriptor_is_known_without_asking_its_file_system() {
         let (socket, _other) = UnixStream::pair().unwrap();
-        assert_eq!(FdKind::of(&shared(socket)), FdKind::Plain);
-        assert_eq!(FdKind::of(&null()), FdKind::Plain);
+        assert_eq!(FdKind::of(&shared(socket), &mut None), FdKind::Plain);
+        assert_eq!(FdKind::of(&null(), &mut None), FdKind::Plain);
         let memory = c"/proc/self";
         let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
         let memory = nix::sys::memfd::memfd_create(memory, flags).unwrap();
-        assert_eq!(FdKind::of(&shared(memory)), FdKind::Plain);
-        assert_eq!(FdKind::of(&shared(epoll().0)), FdKind::Unwatched);
+        assert_eq!(FdKind::of(&shared(memory), &mut None), FdKind::Plain);
+        assert_eq!(FdKind::of(&shared(epoll().0), &mut None), FdKind::Unwatched);
         let mounts = "22 1 0:21 / / rw shared:1 - ext4 /dev/root rw\n\
                       23 22 0:45 / /mnt rw,nosuid - fuse.sshfs x rw\n";
         assert_eq!(type_of_mount(mounts, "22"), Some("ext4"));

@@ -28,6 +28,7 @@ mod pipes;
 mod problem_line;
 mod process;
 mod queues;
+mod reap;
 mod reload;
 mod repair_own;
 mod reserve;

@@ -17,7 +17,7 @@ use super::token::{NotifyPart, Token};
 use crate::core::{Mono, ProcessId};
 use crate::listener::SocketRecord;
 use crate::plan::WorkerId;
-use crate::sys::{Sender, SharedFd};
+use crate::sys::{self, Sender, SharedFd};
 pub(super) use ack::AckSocket;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -76,6 +76,7 @@ enum Complaint {
     Truncated,
     NoRoom,
     MayWait,
+    NoNumbers,
     Main,
 }
 
@@ -125,6 +126,14 @@ pub(super) struct Notify {
 }
 
 impl Notify {
+    /// Tells whoever waits at a barrier that all it has sent before is written down.
+    pub(super) fn end_barriers(&mut self) {
+        if !self.barriers.is_empty() {
+            self.barriers.clear();
+            sys::close_foreign();
+        }
+    }
+
     /// Where the notify socket is in the file system.
     pub(super) fn files(&self) -> Vec<Cow<'_, Path>> {
         let socket = self.socket.as_ref();

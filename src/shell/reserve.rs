@@ -35,6 +35,8 @@ pub(super) fn taken(newest: &Epoll) -> usize {
 pub(super) struct Reserve {
     /// The soft limit with it, and the hard one.
     all: Option<(rlim_t, rlim_t)>,
+    /// The first number in it.
+    first: Option<RawFd>,
 }
 
 impl Reserve {
@@ -45,13 +47,20 @@ impl Reserve {
         };
         let free = all.saturating_sub(taken as rlim_t);
         let others = all - MOST.min(all / SHARE).min(free / 2);
+        let first = RawFd::try_from(others).unwrap_or(RawFd::MAX);
         let is_kept = set(others).is_some();
         if is_kept {
-            sys::keep_free_from(RawFd::try_from(others).unwrap_or(RawFd::MAX));
+            sys::keep_free_from(first);
         }
         Reserve {
             all: is_kept.then_some((all, hard)),
+            first: is_kept.then_some(first),
         }
+    }
+
+    /// From this number on descriptors belong to it: those below were taken when one got such a number.
+    pub(super) fn first(self) -> RawFd {
+        self.first.unwrap_or(RawFd::MAX)
     }
 
     /// The limit with which a child begins.

@@ -19,7 +19,7 @@ use super::manager::Manager;
 use super::memory_events::MemoryEvents;
 use super::metrics::Metrics;
 use super::notify::Notify;
-use super::process::{Process, Processes, SpawnRequest, Zombie};
+use super::process::{Process, Processes, SpawnRequest};
 use super::reserve::{self, Reserve};
 use super::rollback_reasons::RollbackReasons;
 use super::shards::Steering;
@@ -30,8 +30,8 @@ use super::token::Token;
 use super::watch::Watch;
 use crate::config::signal_name;
 use crate::core::{
-    Command, Core, DaemonEvent, Effect, Event, ExitStatus, Input, Mono, ProcessId, RolloutEvent,
-    Scope, Ticket, WhenDone,
+    Command, Core, DaemonEvent, Effect, Event, Input, Mono, ProcessId, RolloutEvent, Scope, Ticket,
+    WhenDone,
 };
 use crate::listener::{BindError, SocketTable};
 use crate::plan::{Plan, WorkerId};
@@ -108,6 +108,8 @@ pub struct Shell {
     closing: Option<Mono>,
     /// Effects are being carried out.
     is_performing: bool,
+    /// Not all children that have ended were reaped yet.
+    pub(super) more_have_ended: bool,
     /// What outlives this process.
     pub(super) store: Store,
     /// What the core is about to ask for is there.
@@ -198,6 +200,7 @@ impl Shell {
             reserve,
             closing: None,
             is_performing: false,
+            more_have_ended: false,
             store: Store::default(),
             found: None,
             upgrade: None,
@@ -284,10 +287,7 @@ impl Shell {
                 self.feed_followers_last();
                 return Ok(code);
             }
-            if !self.notify.barriers.is_empty() {
-                self.notify.barriers.clear();
-                sys::close_foreign();
-            }
+            self.notify.end_barriers();
             self.upgrade_turn();
             self.answer_what_is_done();
             self.closing = sys::close_apart(clock::now().0).map(Mono);
@@ -326,10 +326,11 @@ impl Shell {
                 self.signal(arrived);
             }
         }
-        if tokens().any(|token| token == Token::Children) {
-            if let Some(pid) = self.signals.take_children() {
-                self.reap_named(pid);
-            }
+        let told_of_children = tokens().any(|token| token == Token::Children);
+        if told_of_children && let Some(pid) = self.signals.take_children() {
+            self.reap_named(pid);
+        }
+        if told_of_children || self.more_have_ended {
             self.reap_children();
         }
         for token in tokens() {
@@ -412,7 +413,8 @@ impl Shell {
 
     /// The time until the core's deadline, rounded up: a turn that comes too early would only be repeated.
     fn timeout(&self) -> EpollTimeout {
-        if self.control.has_work() || self.control.owes_lines() || self.watch.is_to_go_on() {
+        let goes_on = self.control.has_work() || self.control.owes_lines();
+        if goes_on || self.watch.is_to_go_on() || self.more_have_ended {
             return EpollTimeout::ZERO;
         }
         let looked_at = self.launching.iter().map(|(_, _, at)| *at);
@@ -478,42 +480,6 @@ impl Shell {
         }
     }
 
-    /// Reaps the child that SIGCHLD has named, if it serves a connection and has ended: most often that is all.
-    fn reap_named(&mut self, pid: i32) {
-        let serves = |id: &ProcessId| {
-            let process = self.processes.get(*id);
-            process.is_some_and(|process| process.connection.is_some() && process.pidfd.is_none())
-        };
-        if let Some(id) = self.processes.by_pid(pid).filter(serves) {
-            self.exited(id);
-        }
-    }
-
-    fn reap_children(&mut self) {
-        while let Some(zombie) = self.processes.zombie() {
-            match zombie {
-                Zombie::Ours(id) => self.exited(id),
-                Zombie::Other(pid) => {
-                    // Reaped here, its status would be lost to whoever waits for its answer.
-                    if let Some(query) = self.control.query_of(pid) {
-                        self.query_end(query);
-                        continue;
-                    }
-                    if self.logs.writer_ended(&self.epoll, pid) {
-                        continue;
-                    }
-                    // Whose it was can be looked up only as long as it is a zombie.
-                    self.take_notices();
-                    match self.processes.reap_other(pid) {
-                        None => return,
-                        Some(None) => {}
-                        Some(Some(id)) => self.check_rest_ended(id),
-                    }
-                }
-            }
-        }
-    }
-
     pub(super) fn exec_status(&mut self, id: ProcessId) {
         let is_launching = |process: &Process| process.launching.is_some();
         if !self.processes.get(id).is_some_and(is_launching) {
@@ -557,77 +523,6 @@ impl Shell {
             }
         };
         self.feed(input);
-    }
-
-    fn exited(&mut self, id: ProcessId) {
-        // The child is dead, so its end of the status pipe is closed: this does not wait. What
-        // follows from it is told while the process still has its pid.
-        self.exec_status(id);
-        self.drain_notifications(id);
-        let Some(process) = self.processes.get(id) else {
-            return;
-        };
-        if process.rest.is_some() {
-            return;
-        }
-        if !process.has_ended() {
-            // It has named another as its main process, and is reaped as anybody.
-            return self.reap_children();
-        }
-        // One without a pidfd is a child of listend.
-        let may_be_early = process.pidfd.is_some() && process.is_unreaped_elsewhere();
-        let is_early = may_be_early && self.store.waits_for_reaper(id);
-        // By hand, as in `exec_status`.
-        let _not_watched = process.pidfd.as_ref().map(|pidfd| self.epoll.delete(pidfd));
-        if is_early {
-            return;
-        }
-        let Some(status) = self.processes.reap(id) else {
-            return;
-        };
-        self.store.is_reaped(id);
-        self.catch_up(id);
-        let rest = self.processes.get(id).and_then(|left| left.rest.as_ref());
-        match rest {
-            Some(_) => self.feed(Input::MainExited {
-                process: id,
-                status,
-            }),
-            None => self.process_ended(id, status),
-        }
-    }
-
-    /// Handles the end of a process whose process group has outlived its main process.
-    fn check_rest_ended(&mut self, id: ProcessId) {
-        let process = self.processes.get_mut(id);
-        if let Some(status) = process.and_then(Process::poll_ended) {
-            self.process_ended(id, status);
-        }
-    }
-
-    /// Nothing is left of a process and its process group.
-    fn process_ended(&mut self, id: ProcessId, status: ExitStatus) {
-        let Some(process) = self.processes.remove(id) else {
-            return;
-        };
-        let (definitions, reserve) = (&self.definitions, self.reserve);
-        self.groups
-            .ended(definitions, (id, &process), status, reserve);
-        let (instance, revision) = (process.instance, process.revision);
-        let had_listeners = process.has_listeners();
-        self.notify.forget_process(&self.epoll, id);
-        let has_others = self.processes.has_any(instance.worker, revision);
-        // At once, and not only before the next start: clients are to find the queue meanwhile.
-        if had_listeners
-            && !self.core.leaves_listeners_to_others(id, has_others)
-            && !self.put_in_order(instance, revision, Some(instance))
-        {
-            self.look_at_all_of(instance.worker);
-        }
-        self.feed(Input::Exited {
-            process: id,
-            status,
-        });
     }
 
     fn perform(&mut self, effect: Effect) {

@@ -69,7 +69,7 @@ pub use mqueue::{QueueLimits, QueueOpen, open_queue, queue_length, queue_limits,
 pub use netns::{enter_network_namespace, network_namespace_of, open_network_namespace_of};
 pub use notify::{
     Datagram, MOST_DESCRIPTORS, PeerProcess, Sender, ask_for_senders, is_same_open_file,
-    receive_bytes, receive_datagram, refuse_descriptors, take_descriptors,
+    order_of_open_files, receive_bytes, receive_datagram, refuse_descriptors, take_descriptors,
 };
 pub use passing::{passing_pair, receive_descriptor, receive_with_descriptor};
 pub use peek::bytes_to_read;

@@ -4,6 +4,7 @@
 use super::SharedFd;
 use super::sockopt;
 use nix::libc::{self, c_int, c_long, c_void};
+use std::cmp::Ordering;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -207,17 +208,29 @@ unsafe fn take_control(header: &libc::msghdr, datagram: &mut Datagram) {
 /// other (F_DUPFD_QUERY of Linux 6.10, or kcmp(2), which not every kernel has). Where nobody knows,
 /// they count as different.
 pub fn is_same_open_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    // SAFETY: both descriptors are borrowed and open, and the call changes nothing.
+    match unsafe { libc::fcntl(one.as_raw_fd(), F_DUPFD_QUERY, other.as_raw_fd()) } {
+        0 => false,
+        1 => true,
+        _ => order_of_open_files(one, other) == Some(Ordering::Equal),
+    }
+}
+
+/// An order of open files, in which duplicates of each other are equal (kcmp(2)). It means nothing, and stays
+/// the same as long as both are open. `None` where the kernel does not tell.
+pub fn order_of_open_files(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Option<Ordering> {
     let (one, other) = (one.as_raw_fd(), other.as_raw_fd());
+    let (one, other) = (c_long::from(one), c_long::from(other));
     // SAFETY: both descriptors are borrowed and open, and neither call changes anything.
-    unsafe {
-        match libc::fcntl(one, F_DUPFD_QUERY, other) {
-            0 => return false,
-            1 => return true,
-            _ => {}
-        }
+    let order = unsafe {
         let own = libc::getpid();
-        let (one, other) = (c_long::from(one), c_long::from(other));
-        libc::syscall(libc::SYS_kcmp, own, own, KCMP_FILE, one, other) == 0
+        libc::syscall(libc::SYS_kcmp, own, own, KCMP_FILE, one, other)
+    };
+    match order {
+        0 => Some(Ordering::Equal),
+        1 => Some(Ordering::Less),
+        2 => Some(Ordering::Greater),
+        _ => None,
     }
 }
 
@@ -319,6 +332,20 @@ mod tests {
         }
         (&theirs).write_all(b"bytes").unwrap();
         assert_eq!(receive_bytes(&ours, &mut [0; 16]).unwrap(), 5);
+    }
+
+    #[test]
+    fn open_files_have_an_order_in_which_duplicates_are_equal() {
+        let (one, two) = (File::open("/").unwrap(), File::open("/").unwrap());
+        let order = |one: &File, other: &File| order_of_open_files(one.as_fd(), other.as_fd());
+        let Some(between) = order(&one, &two) else {
+            return;
+        };
+        assert_ne!(between, Ordering::Equal);
+        assert_eq!(order(&two, &one), Some(between.reverse()));
+        let again = one.try_clone().unwrap();
+        assert_eq!(order(&one, &again), Some(Ordering::Equal));
+        assert_eq!(order(&again, &two), Some(between));
     }
 
     #[test]

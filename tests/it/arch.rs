@@ -183,6 +183,7 @@ const KNOW_THE_SHELL: &[&str] = &[
     "notify/ack_serve",
     "notify/serve",
     "queues/look",
+    "reap",
     "reload",
     "repair_own",
     "rollback_reasons/note",

@@ -145,6 +145,100 @@ workers:
     daemon.stop();
 }
 
+// A barrier is held until the end of a turn; what does not fit into the table is closed by recvmsg(2) itself.
+#[test]
+fn barriers_take_no_descriptors_from_the_messages_behind_them() {
+    let Some(prlimit) = require_tool("prlimit") else {
+        return;
+    };
+    let world = World::new();
+    let control = varlink::words(&world);
+    let yaml = "workers: { told: { command: [/bin/sleep, '1000'], notify_access: main, silence: no-listeners } }";
+    let daemon = world.run_with(yaml, |start| {
+        let prlimit = prlimit.to_str().expect("text");
+        start.through([prlimit, "--nofile=1280:1280"]);
+        start.words_behind(control.iter().map(String::as_str));
+    });
+    daemon.line(&["told.0: started"]);
+    let notify = UnixAddr::new(&world.path("control.notify")).expect("an address");
+    let stranger = UnixDatagram::unbound().expect("socket");
+    stranger.set_nonblocking(true).expect("fcntl");
+    let null = fs::File::open("/dev/null").expect("open");
+    let mut peers = Vec::new();
+    daemon.pause();
+    for _ in 0..64 {
+        let (bomb, peer) = bomb();
+        let mut descriptors = [null.as_raw_fd(); 253];
+        descriptors[252] = bomb.as_raw_fd();
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        let data = [IoSlice::new(b"BARRIER=1")];
+        let (raw, none) = (stranger.as_raw_fd(), MsgFlags::empty());
+        match sendmsg(raw, &data, &control, none, Some(&notify)) {
+            Ok(_) => peers.push(peer),
+            // The queue is full, or as many are on their way as there may be.
+            Err(_) => {
+                forget(bomb);
+                break;
+            }
+        }
+    }
+    assert!(!peers.is_empty());
+    daemon.resume();
+    answers(&world, &daemon);
+    daemon.stop();
+}
+
+#[test]
+fn children_that_end_without_end_are_reaped_a_few_at_a_time() {
+    if !require_root() {
+        return;
+    }
+    let world = World::new();
+    fs::set_permissions(world.dir(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let probe = public_probe(&world);
+    let probe = probe.to_str().expect("text");
+    // A user of its own, so that the limit is.
+    let yaml = format!(
+        "
+workers:
+  litter: {{ command: [{probe}, litter, '16'], user: 54321, group: 54321, limits: {{ nproc: 4000 }}, silence: no-listeners }}
+"
+    );
+    let daemon = varlink::run(&world, &yaml);
+    daemon.line(&["litters"]);
+    for _ in 0..10 {
+        answers(&world, &daemon);
+    }
+    daemon.stop();
+}
+
+#[test]
+fn a_worker_cannot_store_what_is_kept_free_for_starts() {
+    let Some(prlimit) = require_tool("prlimit") else {
+        return;
+    };
+    let world = World::new();
+    let control = varlink::words(&world);
+    let yaml = "
+workers:
+  app: { command: [$PROBE, puppet, $EVENTS], fd_store: 1024, silence: no-listeners }
+  other: { command: [/bin/sleep, '1000'], silence: no-listeners }
+";
+    let daemon = world.run_with(yaml, |start| {
+        let prlimit = prlimit.to_str().expect("text");
+        start.through([prlimit, "--nofile=80:80"]);
+        start.words_behind(control.iter().map(String::as_str));
+    });
+    let mut puppet = world.puppet();
+    for number in 0..80 {
+        puppet.ask(&format!("store s{number}"));
+    }
+    daemon.line(&["app.0: closed 1 of the descriptors", "needs for starts"]);
+    Varlink::connect(&world).ask("Restart", json!({ "worker": "other" }));
+    answers(&world, &daemon);
+    daemon.stop();
+}
+
 #[test]
 fn what_a_worker_has_stored_is_closed_elsewhere() {
     let world = World::new();
@@ -232,7 +326,7 @@ fn a_file_whose_server_does_not_answer_holds_up_neither_the_loop_nor_a_start() {
         "
 listeners: {{ pc: '127.0.0.1:0' }}
 workers:
-  app: {{ command: {command}], fd_store: 200, notify_access: main, silence: no-listeners, restart: never, stop_timeout: 2s }}
+  app: {{ command: {command}], fd_store: 2, notify_access: main, silence: no-listeners, restart: never, stop_timeout: 2s }}
   pc: {{ command: [/bin/echo, hi], listeners: [pc], activation: per-connection, handoff: inetd }}
   other: {{ command: [/bin/sleep, '1000'], silence: no-listeners }}
 "
@@ -241,7 +335,9 @@ workers:
         start.through(words);
         start.words_behind(control.iter().map(String::as_str));
     });
-    daemon.line(&["app.0: closed 3 of the descriptors", "may not answer"]);
+    daemon.line(&["app.0: closed 2 of the descriptors", "may not answer"]);
+    // No more of a message are looked at than there could be room for.
+    daemon.line(&["app.0: closed 1 of the descriptors", "there is room for 2"]);
     answers(&world, &daemon);
     // With another hundred there are as many that wait as there may be.
     daemon.line(&["received at the notify socket blocks"]);

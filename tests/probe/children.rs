@@ -1,11 +1,13 @@
 //! Processes that a worker leaves behind, and what all of them have in common.
 
 use nix::libc;
+use nix::sched::{CloneFlags, clone};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, fork, pause, setsid};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 /// No test takes longer, so nothing that outlives its test lives longer either.
@@ -24,6 +26,31 @@ pub fn raise(number: Signal) {
     // SAFETY: no handler is installed. SIGKILL has its default effect anyway.
     let _ = unsafe { signal(number, SigHandler::SigDfl) };
     nix::sys::signal::raise(number).expect("raise");
+}
+
+/// Makes children of this process's parent that have ended, as many as there may be and for as long as this runs,
+/// in so many threads. What is written first tells that they begin.
+pub fn litter(threads: usize) -> ! {
+    let all_are_there = Arc::new(Barrier::new(threads + 1));
+    let litter = |all_are_there: Arc<Barrier>| {
+        all_are_there.wait();
+        let mut stack = vec![0; 64 * 1024];
+        let flags = CloneFlags::CLONE_PARENT | CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
+        loop {
+            // SAFETY: this thread waits until the child has ended, which does nothing else.
+            let _none_is_free =
+                unsafe { clone(Box::new(|| 0), &mut stack, flags, Some(libc::SIGCHLD)) };
+        }
+    };
+    for _ in 0..threads {
+        let all_are_there = Arc::clone(&all_are_there);
+        std::thread::spawn(move || litter(all_are_there));
+    }
+    let _told = std::io::stderr().write_all(b"litters\n");
+    all_are_there.wait();
+    loop {
+        pause();
+    }
 }
 
 /// Forks a child in the same process group that ignores SIGTERM and stays; its pid.

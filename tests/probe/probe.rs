@@ -132,6 +132,7 @@ fn run(report: &Report) -> c_int {
             children::outlive_its_parent(word(3));
             return puppet::run(report, path);
         }
+        (Some("litter"), Some(threads)) => children::litter(threads.parse().expect("a number")),
         (Some("exit"), Some(code)) => return code.parse().expect("a number"),
         (Some("answer"), Some(fd)) => {
             connection::answer(report, fd.parse().expect("a number"));

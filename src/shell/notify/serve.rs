@@ -6,10 +6,11 @@
 use super::socket::NotifySocket;
 use super::{Complaint, ComplaintSubject, NotifyCounters, Ways, WorkerStatus, watch_socket, who};
 use crate::config::{NotifyAccess, Ready};
-use crate::core::{Input, InstanceId, Notice, ProcessId};
+use crate::core::{Input, InstanceId, Mono, Notice, ProcessId};
 use crate::notify::{self, Message, STORED, Watchdog};
 use crate::output::visible;
 use crate::plan::{Activation, WorkerId};
+use crate::shell::clock;
 use crate::shell::fd_store::{How, RefusedFds};
 use crate::shell::process::Processes;
 use crate::shell::token::{NotifyPart, Token};
@@ -24,11 +25,16 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::unistd::{pipe2, read};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// The longest message in bytes, as systemd has it (PIPE_BUF). What is longer is dropped there, too.
 const LONGEST: usize = 4096;
-/// How many messages a turn takes if nobody is to be reaped; the rest stays for the next.
+/// How many messages a turn takes if nobody is to be reaped, and for how long; the rest stays for the next.
 const PER_TURN: usize = 64;
+const SLICE: Duration = Duration::from_millis(5);
+/// So many barriers are held at a time. With what one more message can bring (SCM_MAX_FD), they fit into the
+/// descriptors that are kept for it ([`crate::shell::reserve`]).
+const MOST_BARRIERS: usize = 64;
 /// How many reads of that size it takes to empty a pipe (pipe(7)): whoever writes on and on does not
 /// hold up the loop.
 const READS: usize = 16;
@@ -151,7 +157,7 @@ impl Shell {
 
     pub(in crate::shell) fn notify_event(&mut self, part: NotifyPart) {
         match part {
-            NotifyPart::Socket => self.take_some(PER_TURN),
+            NotifyPart::Socket => self.take_some(PER_TURN, Some(clock::now() + SLICE)),
             NotifyPart::Newline(process) => self.newline(process, false),
             NotifyPart::Stored(id) => self.notify.store.hung_up(&self.epoll, id),
             NotifyPart::Acks => self.take_acks(),
@@ -168,12 +174,13 @@ impl Shell {
     /// Takes every message that is there.
     pub(in crate::shell) fn take_notices(&mut self) {
         if let Some(socket) = &self.notify.socket {
-            self.take_some(socket.most_waiting());
+            self.take_some(socket.most_waiting(), None);
         }
         self.take_acks();
     }
 
-    fn take_some(&mut self, at_most: usize) {
+    /// Takes so many messages, but for the time of one no longer than until `end`.
+    fn take_some(&mut self, at_most: usize, end: Option<Mono>) {
         let _reserve = self.reserve.lend();
         let mut buffer = [0; LONGEST];
         for _ in 0..at_most {
@@ -185,9 +192,16 @@ impl Shell {
                     let bytes = buffer.get(..datagram.length).unwrap_or_default();
                     self.take_message(bytes, datagram);
                     sys::close_foreign();
+                    if self.notify.barriers.len() >= MOST_BARRIERS {
+                        self.record();
+                        self.notify.end_barriers();
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,
+            }
+            if end.is_some_and(|end| clock::now() >= end) {
+                return;
             }
         }
     }
@@ -209,9 +223,10 @@ impl Shell {
         }
         let message = notify::parse(bytes);
         // Whoever it is from: all that was sent before has been taken, and that is all it asks. It is told when
-        // the descriptors are kept and the facts written.
+        // the descriptors are kept and the facts written. It sends one descriptor for that (sd_notify_barrier(3)).
         if message.barrier {
-            self.notify.barriers.extend(datagram.descriptors);
+            let one = datagram.descriptors.into_iter().take(1);
+            self.notify.barriers.extend(one);
             return;
         }
         let Some(process) = self.sender_of(&datagram.from) else {
@@ -367,9 +382,24 @@ impl Shell {
             name: name.unwrap_or(STORED),
             polled: !message.unpolled,
             at_most,
+            below: self.reserve.first(),
         };
-        let RefusedFds { no_room, may_wait } =
-            self.notify.store.add(&self.epoll, instance, fds, how);
+        let RefusedFds {
+            no_room,
+            may_wait,
+            no_numbers,
+        } = self.notify.store.add(&self.epoll, instance, fds, how);
+        if no_numbers > 0 {
+            let instance_name = event_text::instance_name(&self.definitions, instance);
+            let about = ComplaintSubject::Worker(instance.worker);
+            self.notify.complain(Complaint::NoNumbers, about, &|| {
+                format!(
+                    "{instance_name}: closed {no_numbers} of the descriptors that it wanted to \
+                     store: listend has none left but those that it needs for starts \
+                     (RLIMIT_NOFILE)"
+                )
+            });
+        }
         if may_wait > 0 {
             let instance_name = event_text::instance_name(&self.definitions, instance);
             let about = ComplaintSubject::Worker(instance.worker);
@@ -555,7 +585,6 @@ fn newline_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn notices_come_in_systemd_s_order() {
