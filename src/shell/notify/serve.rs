@@ -4,6 +4,7 @@
 //! has said last still counts, and so that whoever sent something can still be looked up.
 
 use super::socket::NotifySocket;
+use super::who::FoundProcess;
 use super::{Complaint, ComplaintSubject, NotifyCounters, Ways, WorkerStatus, watch_socket, who};
 use crate::config::{NotifyAccess, Ready};
 use crate::core::{Input, InstanceId, Mono, Notice, ProcessId};
@@ -22,7 +23,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use nix::unistd::{pipe2, read};
+use nix::unistd::{Pid, getsid, pipe2, read};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -462,7 +463,8 @@ impl Shell {
 
     /// Whether a process is one of the instance's: in its session, or descended from its main
     /// process. One that has left the session and whose parent has ended has come to listend, which is
-    /// all that is left of its descent: it has to run as whoever names it, or root names it.
+    /// all that is left of its descent: it has to run as whoever names it, or root names it. What listend has
+    /// started for itself is in its own session.
     fn may_be_main(&self, id: ProcessId, pid: i32, uid: Option<u32>) -> Result<(), String> {
         let own = std::process::id() as i32;
         if pid == 1 || pid == own {
@@ -477,8 +479,11 @@ impl Shell {
             Some(_) => Err("it belongs to another instance".to_owned()),
             None => {
                 // Anew: its parent may have ended since, while its family was looked for.
-                let is_ours = who::find(pid).is_some_and(|found| found.parent == own);
-                if is_ours && (uid == Some(0) || who::user(pid) == uid) {
+                let session = getsid(None).map(Pid::as_raw);
+                let is_left =
+                    |found: FoundProcess| found.parent == own && session != Ok(found.session);
+                if who::find(pid).is_some_and(is_left) && (uid == Some(0) || who::user(pid) == uid)
+                {
                     return Ok(());
                 }
                 Err("it is not a descendant of the worker".to_owned())

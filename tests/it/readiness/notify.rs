@@ -2,8 +2,8 @@
 
 use crate::harness::app::PUPPET;
 use crate::harness::{
-    Daemon, Puppet, Report, World, eventually, exists, public_probe, require_root, require_tool,
-    skip, state,
+    Daemon, Puppet, Report, World, children, eventually, exists, public_probe, require_root,
+    require_tool, skip, state,
 };
 use nix::sys::signal::Signal;
 use nix::sys::socket::UnixAddr;
@@ -536,6 +536,32 @@ fn another_process_of_the_session_can_become_the_main_one() {
 #[test]
 fn a_process_that_has_left_the_session_can_become_the_main_one() {
     an_heir_takes_over("detached");
+}
+
+// It is a child of listend's, as one that has left its session is.
+#[test]
+fn no_process_that_listend_has_for_itself_can_become_the_main_one() {
+    let world = World::new();
+    let daemon = run(
+        &world,
+        PUPPET,
+        "listeners: [web]\nnotify_access: main\noutput: 'file:$DIR/out'",
+    );
+    let mut puppet = world.puppet();
+    let writes = |pid: &i32| {
+        let words = fs::read_to_string(format!("/proc/{pid}/cmdline"));
+        words.is_ok_and(|words| words.contains("__write"))
+    };
+    let mut writer = None;
+    eventually("the writer runs", || {
+        writer = children(daemon.pid()).into_iter().find(writes);
+        writer.is_some()
+    });
+    let writer = writer.expect("it was found");
+    puppet.ask(&format!("notify MAINPID={writer}"));
+    puppet.ask("barrier");
+    daemon.line(&[&format!("ignored `MAINPID={writer}: ")]);
+    daemon.stop();
 }
 
 #[test]
