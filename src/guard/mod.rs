@@ -42,6 +42,8 @@ const MOST_MESSAGES: usize = 256;
 const MOST_SIGNALS: usize = 256;
 /// No more messages wait at a time, whatever the system allows (net.unix.max_dgram_qlen).
 const MOST_WAITING: usize = 10_000;
+/// How long a turn reaps: a worker can leave orphans without end.
+const SLICE: Duration = Duration::from_millis(5);
 /// Where there is no limit on open files: the kernel's own (fs.nr_open).
 const MOST_OPEN: u64 = 1 << 20;
 /// How long orphans may take to end, as a worker may by default (`stop_timeout`).
@@ -104,6 +106,8 @@ struct Guard {
     phase: Phase,
     /// A child may have ended.
     is_to_reap: bool,
+    /// More have ended than a turn reaps.
+    more_have_ended: bool,
     /// When to look after what closes descriptors. The daemon keeps those of its workers here, and the
     /// last close(2) may wait for whoever is at the other end ([`sys::close_apart`]).
     closing: Option<Duration>,
@@ -184,6 +188,7 @@ impl Guard {
             phase: Phase::Waits { until: now() },
             // Children of whatever program executed the guard.
             is_to_reap: true,
+            more_have_ended: false,
             closing: None,
             barriers: Vec::new(),
             complained: None,
@@ -225,7 +230,8 @@ impl Guard {
             Phase::Waits { until } => Some(until),
             Phase::Sweeps { kill_at, .. } => kill_at,
         };
-        let others = [self.outbox.deadline(), self.closing];
+        let at_once = self.more_have_ended.then(now);
+        let others = [self.outbox.deadline(), self.closing, at_once];
         let timeout = match own.into_iter().chain(others.into_iter().flatten()).min() {
             None => PollTimeout::NONE,
             Some(at) => {
@@ -400,9 +406,11 @@ impl Guard {
     /// Reaps whatever has ended: the daemon, and everything that has lost its parent.
     fn reap(&mut self) {
         // With ten thousand orphans, to ask costs more than a millisecond.
-        if !std::mem::take(&mut self.is_to_reap) {
+        if !std::mem::take(&mut self.is_to_reap) && !self.more_have_ended {
             return;
         }
+        let end = now() + SLICE;
+        self.more_have_ended = false;
         while let Ok(Some(ended)) = sys::wait(Whom::Anybody, Then::Leave) {
             let is_daemon =
                 matches!(&self.phase, Phase::Runs(daemon) if daemon.started.pid == ended.pid);
@@ -420,6 +428,10 @@ impl Guard {
             }
             if is_daemon {
                 self.daemon_ended(ended.how);
+            }
+            if now() >= end {
+                self.more_have_ended = true;
+                return;
             }
         }
     }
