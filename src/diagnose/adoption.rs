@@ -18,19 +18,11 @@ pub fn explain_adoption(problem: &AdoptProblem, plan: &Plan) -> Problem {
     match problem {
         AdoptProblem::Mismatch { listener, found } => {
             let listener = plan.listener(*listener);
-            let addresses = listener.addresses().iter();
-            let wanted: Vec<String> = addresses
-                .map(|socket| wanted_words(&socket.endpoint, found))
-                .collect();
-            let shown = wanted.len().min(ADDRESSES_SHOWN);
-            let mut list = wanted[..shown].join(", ");
-            if shown < wanted.len() {
-                list = format!("{list} or {} more", wanted.len() - shown);
-            }
             let message = format!(
                 "listener `{}` cannot use the inherited socket of its name: that is {found}, and \
-                 the listener needs {list}",
-                listener.name
+                 the listener needs {}",
+                listener.name,
+                addresses_beside(found, listener)
             );
             mismatch(listener, message, hint(listener))
         }
@@ -66,6 +58,20 @@ fn mismatch(listener: &ListenerPlan, message: String, hint: String) -> Problem {
             .at(socket.place)
             .with_address(socket.endpoint.to_string()),
         None => problem,
+    }
+}
+
+/// The addresses of a listener, so that they can be told from the one of a socket that was found.
+pub fn addresses_beside(found: &str, listener: &ListenerPlan) -> String {
+    let addresses = listener.addresses().iter();
+    let wanted: Vec<String> = addresses
+        .map(|socket| wanted_words(&socket.endpoint, found))
+        .collect();
+    let shown = wanted.len().min(ADDRESSES_SHOWN);
+    let list = wanted[..shown].join(", ");
+    match wanted.len() - shown {
+        0 => list,
+        more => format!("{list} or {more} more"),
     }
 }
 

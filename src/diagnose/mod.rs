@@ -30,7 +30,7 @@ mod tables;
 mod unit;
 mod unix_causes;
 
-pub use adoption::explain_adoption;
+pub use adoption::{addresses_beside, explain_adoption};
 pub use advice::{Tried, advise, note};
 pub use bpf::{advise_flows, why_no_bpf};
 pub use explain::{

@@ -336,6 +336,28 @@ fn a_socket_that_no_client_finds_is_not_held() {
     daemon.stop();
 }
 
+// "it is a UDP socket on 127.0.0.1:53, and listener `web` has 127.0.0.1:53".
+#[test]
+fn a_socket_of_another_kind_at_the_address_of_a_listener_is_told_from_what_it_has() {
+    if !alone() {
+        return;
+    }
+    let world = World::new();
+    let at = address(free_port());
+    let _given = UdpSocket::bind(at).expect("bind");
+    let _taken = TcpListener::bind(at).expect("bind");
+    let daemon = run(
+        &world,
+        &format!("listeners: {{ web: {{ address: '{at}', optional: true }} }}\n"),
+    );
+    daemon.line(&["listener web", "retrying"]);
+    let words = format!("--address udp://{at} --as web");
+    let refused = adopt(&world, id(), &words).expect_code(1);
+    let told = format!("a UDP socket on {at}, and listener `web` has {at} (tcp)");
+    assert!(refused.stderr.contains(&told), "{refused:#?}");
+    daemon.stop();
+}
+
 #[test]
 fn what_cannot_be_adopted_is_refused_with_the_reason() {
     if !alone() {

@@ -7,6 +7,7 @@ use super::events::GIVEN;
 use super::status::spelled;
 use crate::config::{self, Endpoint};
 use crate::control::{Error, GiveReply, Reply};
+use crate::diagnose;
 use crate::listener::{self, AdoptProblem, Inherited, UnknownPorts};
 use crate::plan::{ListenerId, Plan, SocketKey};
 use crate::shell::token::ClientId;
@@ -105,10 +106,9 @@ impl Shell {
             | AdoptProblem::Unwanted { found, .. },
         ) = problems.first()
         {
-            let wanted = listener.sockets.iter().map(|one| one.endpoint.to_string());
             return Err(format!(
                 "it is {found}, and listener `{name}` has {}",
-                wanted.collect::<Vec<_>>().join(", ")
+                diagnose::addresses_beside(found, listener)
             ));
         }
         let keys: Vec<SocketKey> = adopted.keys().copied().collect();
