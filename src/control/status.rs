@@ -200,7 +200,7 @@ impl Worker {
 
     /// Whether there is nothing to worry about with it and its instances.
     pub fn is_well(&self) -> bool {
-        self.state.is_well() && self.instances.iter().all(|one| one.state.is_well())
+        self.state.is_well() && self.instances.iter().all(Instance::is_well)
     }
 
     /// The instance of a worker that has one, and is meant to have no more: the two are shown as
@@ -226,6 +226,9 @@ pub struct Instance {
     pub pid: Option<u32>,
     /// The state of the instance; never [`WorkerState::Degraded`].
     pub state: WorkerState,
+    /// Whether it is starting because its last process crashed; a daemon of an earlier version does not say.
+    #[serde(default)]
+    pub retrying: bool,
     /// Whether the instance has reported that it reads its own configuration again.
     #[serde(default)]
     pub reloading: bool,
@@ -352,15 +355,16 @@ impl Queue {
 impl Instance {
     /// Whether there is nothing to worry about.
     pub fn is_well(&self) -> bool {
-        self.state.is_well()
+        self.state.is_well() && !self.retrying
     }
 
     /// The state for people: an instance that reads its configuration again runs, and is shown as
     /// reloading.
     pub fn word(&self) -> &str {
-        match (&self.state, self.reloading) {
-            (WorkerState::Running, true) => "reloading",
-            (state, _) => state.word(),
+        match &self.state {
+            WorkerState::Running if self.reloading => "reloading",
+            WorkerState::Starting if self.retrying => "retrying",
+            state => state.word(),
         }
     }
 }
@@ -574,7 +578,7 @@ pub fn troubles(status: &Status) -> Vec<String> {
             let (name, what) = (&worker.name, worker.setback_word());
             lines.push(format!("worker `{name}`: {what}: {setback}"));
         }
-        let ill = worker.instances.iter().filter(|one| !one.state.is_well());
+        let ill = worker.instances.iter().filter(|one| !one.is_well());
         let before = lines.len();
         for instance in ill {
             let whose = match instance.name == worker.name {
@@ -583,7 +587,7 @@ pub fn troubles(status: &Status) -> Vec<String> {
             };
             let why = instance.last_exit.as_deref();
             let why = why.map_or(String::new(), |words| format!(": {words}"));
-            lines.push(format!("{whose}: {}{why}", instance.state.word()));
+            lines.push(format!("{whose}: {}{why}", instance.word()));
         }
         if lines.len() == before && (setback.is_none() || accepts) {
             let why = worker.connections.map_or(0, |some| some.failures);
@@ -634,6 +638,7 @@ mod tests {
             generation: 1,
             pid: None,
             state,
+            retrying: false,
             reloading: false,
             status: None,
             since: super::super::rfc3339(0),
@@ -755,6 +760,18 @@ mod tests {
             worker(WorkerState::Backoff, vec![one]),
         );
         assert_eq!(troubles(&status), ["worker `app`: backoff"]);
+        let first = instance("app", WorkerState::Starting, None);
+        let mut again = instance("app", WorkerState::Starting, Some("exit status 3"));
+        again.retrying = true;
+        for (one, said) in [
+            (first, &[][..]),
+            (again, &["worker `app`: retrying: exit status 3"]),
+        ] {
+            let one = worker(WorkerState::Starting, vec![one]);
+            let status = with(listener(ListenerState::Listening), one);
+            assert_eq!(troubles(&status), said);
+            assert_eq!(all_is_well(&status), said.is_empty());
+        }
         let unknown = WorkerState::Other("asleep".to_owned());
         let status = with(
             listener(ListenerState::Listening),

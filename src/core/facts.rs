@@ -51,7 +51,10 @@ impl Worker {
             _ if self.is_left_failed(ctx, run) => Health::Failed,
             State::Waiting => Health::Waiting,
             State::Preparing { .. } | State::Starting { .. } | State::Activating { .. } => {
-                Health::Starting
+                match self.runs.history(run.id) {
+                    Some(history) if !history.is_well() => Health::Retrying,
+                    _ => Health::Starting,
+                }
             }
             State::Running { .. } => Health::Running,
             State::Stopping { .. } | State::Cleaning { .. } => Health::Stopping,
@@ -66,7 +69,9 @@ impl Worker {
     fn is_ready(&self, ctx: &Ctx) -> bool {
         let is_well = |health: Health| match health {
             Health::Running | Health::Stopped => true,
-            Health::Waiting | Health::Starting | Health::Stopping => !self.is_eager(),
+            Health::Waiting | Health::Starting | Health::Retrying | Health::Stopping => {
+                !self.is_eager()
+            }
             Health::Backoff | Health::Degraded | Health::Failed => false,
         };
         let mut all = self.runs.all();
@@ -271,6 +276,7 @@ fn all_in_all(instances: &[Health]) -> Health {
     // The first that any of them is in.
     let order = [
         Health::Backoff,
+        Health::Retrying,
         Health::Starting,
         Health::Stopping,
         Health::Running,

@@ -506,6 +506,8 @@ pub enum Health {
     Running,
     /// Starting.
     Starting,
+    /// Starting again after a crash, and not ready since.
+    Retrying,
     /// Stopping.
     Stopping,
     /// Ended; restarted after a delay.
@@ -521,7 +523,7 @@ impl Health {
     /// Whether something is wrong.
     pub fn is_ill(self) -> bool {
         match self {
-            Health::Backoff | Health::Degraded | Health::Failed => true,
+            Health::Backoff | Health::Retrying | Health::Degraded | Health::Failed => true,
             Health::Stopped
             | Health::Waiting
             | Health::Running

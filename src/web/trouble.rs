@@ -79,10 +79,12 @@ fn of_worker(worker: &Worker) -> (u8, Trouble) {
         .filter(|one| !one.is_well())
         .collect();
     let failed = |one: &&&Instance| one.state == WorkerState::Failed;
+    let retries = ill.iter().any(|one| one.retrying);
     let (rank, word) = match (&worker.setback, &worker.state) {
         (_, WorkerState::Failed) => (0, worker.state.word()),
         (Some(_), _) => (0, worker.setback_word()),
         (None, WorkerState::Backoff) => (3, worker.state.word()),
+        (None, WorkerState::Starting) if retries => (3, "retrying"),
         (None, _) => (1, worker.state.word()),
     };
     let mut why: Vec<String> = worker.setback.iter().cloned().collect();

@@ -40,6 +40,7 @@ fn instance(name: &str, state: WorkerState, last_exit: Option<&str>) -> Instance
         generation: 1,
         pid: None,
         state,
+        retrying: false,
         reloading: false,
         status: None,
         since: rfc3339(0),

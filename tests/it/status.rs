@@ -515,6 +515,44 @@ workers:
     daemon.stop();
 }
 
+// One that never becomes ready is starting for most of the time.
+#[test]
+fn what_starts_again_after_a_crash_is_not_well_until_it_is_ready() {
+    let world = World::new();
+    let daemon = varlink::run(
+        &world,
+        "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command: [$PROBE, puppet, $EVENTS]
+    listeners: [web]
+    ready: notify
+    restart: { backoff: 1ms }
+",
+    );
+    let mut puppet = world.puppet();
+    let mut client = Varlink::connect(&world);
+    let instance = app(&mut client, json!({}))["instances"][0].take();
+    assert_eq!(instance["state"], "starting");
+    assert_eq!(instance["retrying"], false);
+    printed(&world, &[]).expect_code(0);
+    puppet.tell("exit 3");
+
+    let mut puppet = world.puppet();
+    let instance = app(&mut client, json!({}))["instances"][0].take();
+    assert_eq!(instance["state"], "starting");
+    assert_eq!(instance["retrying"], true);
+    let finished = printed(&world, &[]).expect_code(1);
+    let words = "of worker `app`: retrying: exit status 3 after";
+    assert!(finished.stderr.contains(words), "{finished:?}");
+    assert!(finished.stdout.contains(" retrying "), "{finished:?}");
+    puppet.ask("notify READY=1");
+    daemon.line(&["app.0: ready after"]);
+    printed(&world, &[]).expect_code(0);
+    daemon.stop();
+}
+
 #[test]
 fn how_a_process_ended_and_when_the_next_begins_is_told_to_programs_and_people() {
     let world = World::new();

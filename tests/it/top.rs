@@ -89,6 +89,7 @@ fn status() -> Status {
     };
     let instance = |name: &str| Instance {
         name: name.to_owned(),
+        retrying: false,
         generation: 1,
         pid: None,
         state: WorkerState::Waiting,

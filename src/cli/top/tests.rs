@@ -47,6 +47,7 @@ fn instance(name: &str, pid: Option<u32>, state: WorkerState, last: Option<&str>
         generation: 3,
         pid,
         state,
+        retrying: false,
         reloading: false,
         status: None,
         since: rfc3339(NOON - 4000),

@@ -47,6 +47,9 @@ fn a_worker_is_ready_when_all_of_it_is_as_it_is_to_be() {
     crew.exits(crew.program(app(0, 1)), ExitStatus::Code(1));
     assert_eq!(told(&crew), (Health::Backoff, false, false));
     crew.pass(seconds(1));
+    assert_eq!(told(&crew), (Health::Retrying, false, false));
+    crew.says(app(0, 1), Notice::Ready);
+    assert_eq!(told(&crew), (Health::Running, true, false));
     crew.ask(Command::Stop);
     assert_eq!(told(&crew), (Health::Stopping, true, true));
     for instance in [app(0, 1), app(1, 1)] {
@@ -224,7 +227,12 @@ fn what_has_failed_is_counted() {
 #[test]
 fn what_is_wrong_is_ill() {
     let is_ill = |health: &Health| health.is_ill();
-    let ill = [Health::Backoff, Health::Degraded, Health::Failed];
+    let ill = [
+        Health::Backoff,
+        Health::Retrying,
+        Health::Degraded,
+        Health::Failed,
+    ];
     assert!(ill.iter().all(is_ill));
     let well = [
         Health::Stopped,

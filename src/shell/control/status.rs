@@ -380,6 +380,7 @@ impl Shell {
             generation: id.generation,
             pid: process.and_then(|process| self.main_pid_of(process)),
             state: word_for(facts.health),
+            retrying: facts.health == Health::Retrying,
             reloading: facts.reloading,
             status: told.and_then(WorkerStatus::words),
             // Not of rounded numbers: two answers about the same moment are the same.
@@ -460,7 +461,7 @@ pub(super) fn word_for(health: Health) -> WorkerState {
         Health::Stopped => WorkerState::Stopped,
         Health::Waiting => WorkerState::Waiting,
         Health::Running => WorkerState::Running,
-        Health::Starting => WorkerState::Starting,
+        Health::Starting | Health::Retrying => WorkerState::Starting,
         Health::Stopping => WorkerState::Stopping,
         Health::Backoff => WorkerState::Backoff,
         Health::Degraded => WorkerState::Degraded,

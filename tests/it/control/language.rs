@@ -350,7 +350,7 @@ fn what_is_not_asked_for_is_not_there_and_what_is_unknown_is_null() {
             r#""kind":"fifo","queue":null,"shard":null,"flows":null}],"state":"listening","workers":["batch"]}],"#,
             r#""workers":[{"name":"batch","activation":"on-demand","generation":1,"#,
             r#""state":"waiting","setback":null,"instances":[{"name":"batch","generation":1,"pid":null,"#,
-            r#""state":"waiting","reloading":false,"status":null,"since":"2026-01-31T11:00:00Z","restarts":0,"last_exit":"exit status 0","exit_status":null,"exit_signal":null,"next_try":null}],"#,
+            r#""state":"waiting","retrying":false,"reloading":false,"status":null,"since":"2026-01-31T11:00:00Z","restarts":0,"last_exit":"exit status 0","exit_status":null,"exit_signal":null,"next_try":null}],"#,
             r#""listeners":["spool"],"output":"tag","connections":null}]}"#
         )
     );
@@ -401,6 +401,7 @@ fn instance(
         generation: 1,
         pid,
         state,
+        retrying: false,
         reloading: false,
         status: None,
         since: rfc3339(NOON - ago),
