@@ -188,7 +188,12 @@ fn walk(paths: &[PathBuf]) -> (HashSet<PathBuf>, BTreeMap<PathBuf, Seen>) {
         walk.require_git(false);
         // What cannot be read is as if it were not there.
         for entry in walk.build().flatten() {
-            let Ok(metadata) = entry.metadata() else {
+            // It goes where a path itself leads.
+            let metadata = match entry.depth() {
+                0 => path.metadata().ok(),
+                _ => entry.metadata().ok(),
+            };
+            let Some(metadata) = metadata else {
                 continue;
             };
             if metadata.is_dir() {
@@ -206,8 +211,8 @@ fn walk(paths: &[PathBuf]) -> (HashSet<PathBuf>, BTreeMap<PathBuf, Seen>) {
             };
             files.insert(entry.into_path(), seen);
         }
-        // A file by itself: an editor replaces it.
-        if !path.is_dir() {
+        // A file by itself: an editor replaces it. So does who lets a link lead to another release.
+        if !path.is_dir() || path.is_symlink() {
             folders.extend(path.parent().map(Path::to_owned));
         }
     }
@@ -325,6 +330,33 @@ mod tests {
         folder.write("older/sub/file", "x");
         let mut polled = [PollFd::new(watch.fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut polled, PollTimeout::ZERO), Ok(0));
+    }
+
+    // The release that runs is often at a link.
+    #[test]
+    fn a_link_that_leads_elsewhere_is_a_change() {
+        let folder = Folder::new("link");
+        folder.write("one/file", "1");
+        folder.write("two/file", "22");
+        let current = folder.0.join("current");
+        let link = |to: &str| {
+            let new = folder.0.join("new");
+            std::os::unix::fs::symlink(to, &new).expect("a link");
+            fs::rename(&new, &current).expect("it is ours");
+        };
+        link("one");
+        let mut watch = FileWatch::new(vec![current.clone()]).expect("it is there");
+        link("two");
+        let told = |watch: &mut FileWatch| {
+            let mut polled = [PollFd::new(watch.fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut polled, PollTimeout::from(1_000_u16)), Ok(1));
+            names(&folder, &watch.changed().expect("it is there"))
+        };
+        assert_eq!(told(&mut watch), ["current/file"]);
+        // What is told of the watch itself.
+        watch.changed().expect("it is there");
+        folder.write("two/file", "333");
+        assert_eq!(told(&mut watch), ["current/file"]);
     }
 
     #[test]
