@@ -44,26 +44,25 @@ impl Store {
         self.most
     }
 
-    /// Keeps a descriptor. One that is kept already, as the same open file, gets the new name. Whether
-    /// there was room.
+    /// Keeps a descriptor, once under each name: a worker may store its own listener, which is to stay the
+    /// listener as well. Whether there was room.
     pub(super) fn add(&mut self, fd: SharedFd, name: &str) -> bool {
         let hash = hash(&fd);
-        let is_full = self.kept.len() >= self.most;
-        let is_same = |one: &&mut Kept| {
-            one.hash == hash && sys::is_same_open_file(one.fd.as_fd(), fd.as_fd())
+        let is_same = |one: &Kept| {
+            one.hash == hash
+                && *one.name == *name
+                && sys::is_same_open_file(one.fd.as_fd(), fd.as_fd())
         };
-        let same = self.kept.iter_mut().find(is_same);
-        let freed = same.as_ref().map_or(0, |one| one.name.len() + 1);
-        let length = self.length - freed + name.len() + 1;
-        if same.is_none() && is_full || length > LONGEST_NAMES {
+        if self.kept.iter().any(is_same) {
+            return true;
+        }
+        let length = self.length + name.len() + 1;
+        if self.kept.len() >= self.most || length > LONGEST_NAMES {
             return false;
         }
         self.length = length;
         let name = name.into();
-        match same {
-            Some(one) => one.name = name,
-            None => self.kept.push(Kept { fd, hash, name }),
-        }
+        self.kept.push(Kept { fd, hash, name });
         true
     }
 
@@ -137,18 +136,23 @@ mod tests {
     }
 
     #[test]
-    fn the_same_open_file_is_kept_once_under_the_last_name() {
+    fn the_same_open_file_is_kept_once_under_each_name() {
         let mut store = Store::new(1 << 20);
         let fd = null();
-        assert!(add(&mut store, fd.try_clone().unwrap(), "first"));
-        assert!(add(&mut store, fd, "last"));
+        let names = ["first", "last", "first"];
+        assert!(
+            names
+                .iter()
+                .all(|name| add(&mut store, fd.try_clone().unwrap(), name))
+        );
         // The same file, opened again, is another.
-        assert!(add(&mut store, null(), "other"));
-        assert_eq!(store.len(), 2);
+        assert!(add(&mut store, null(), "last"));
         let mut names: Vec<_> = store.all().1.split(':').map(str::to_owned).collect();
         names.sort();
-        assert_eq!(names, ["last", "other"]);
-        assert_eq!(store.length, "last:other:".len());
+        assert_eq!(names, ["first", "last", "last"]);
+        assert_eq!(store.length, "first:last:last:".len());
+        assert_eq!(store.remove("last"), 2);
+        assert_eq!(store.all().1, "first");
     }
 
     #[test]
@@ -175,7 +179,7 @@ mod tests {
         let same = fd.try_clone().unwrap();
         assert!(add(&mut store, fd, "a") && add(&mut store, null(), "b"));
         assert!(!add(&mut store, null(), "c"));
-        assert!(add(&mut store, same, "another name"));
+        assert!(add(&mut store, same, "a"));
         assert_eq!(store.remove("b"), 1);
         assert!(add(&mut store, null(), "c"));
         assert_eq!(Store::new(5).most(), 0);

@@ -154,13 +154,18 @@ fn what_comes_twice_is_kept_once_and_what_has_no_name_is_called_stored() {
     // The second name is none, and does not spoil the list.
     assert_eq!(sorted_names(&puppet), ["first", "stored", "stored"]);
     let before = settled_descriptors(guard.pid());
-    // The same open file again, by another name.
+    // The same open file again, by the same name and by another.
     let number = kept(&puppet, "first")[0].number;
-    assert_eq!(puppet.ask(&format!("again {number} second")), "again");
+    assert_eq!(puppet.ask(&format!("again {number} first")), "again");
     puppet.ask("barrier");
     assert_eq!(descriptors(guard.pid()), before);
+    assert_eq!(puppet.ask(&format!("again {number} second")), "again");
+    puppet.ask("barrier");
     let puppet = replaced(&world, puppet);
-    assert_eq!(sorted_names(&puppet), ["second", "stored", "stored"]);
+    assert_eq!(
+        sorted_names(&puppet),
+        ["first", "second", "stored", "stored"]
+    );
 }
 
 #[test]

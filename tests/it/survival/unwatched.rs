@@ -2,7 +2,7 @@
 
 use super::{Blow, guarded, puppets};
 use crate::harness::reloading::{ask, state_of};
-use crate::harness::{World, eventually, exists, kill, listend_path, settled};
+use crate::harness::{World, eventually, exists, free_port, kill, listend_path, settled};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -86,6 +86,32 @@ fn what_workers_tell_meanwhile_counts() {
         puppet.wait_for_its_end();
     });
     guarded.guard.line(&["app.0", "exit status 3"]);
+    guarded.stop();
+}
+
+// Rule: a listener that a worker has stored as well stays the listener, although nobody else has it.
+#[test]
+fn a_listener_that_its_worker_has_stored_stays_one() {
+    let world = World::new();
+    let yaml = format!(
+        "listeners: {{ web: '127.0.0.1:{}' }}\n{}",
+        free_port(),
+        puppets("listeners: [web]\nfd_store: 4\nrestart: { backoff: 1ms }")
+    );
+    let mut guarded = guarded(&world, &yaml);
+    let mut puppet = world.puppet();
+    puppet.ask("again 3 mine");
+    puppet.ask("notify READY=1");
+    puppet.ask("barrier");
+    settled(guarded.daemon);
+    guarded.kill_and_meanwhile(|| {
+        kill(puppet.pid(), Signal::SIGKILL);
+        puppet.wait_for_its_end();
+    });
+    let mut next = world.puppet();
+    assert_eq!(next.report.env["LISTEN_FDNAMES"], "web:mine");
+    next.ask("notify READY=1");
+    assert_eq!(state_of(&world, "listeners", "web"), "listening");
     guarded.stop();
 }
 
