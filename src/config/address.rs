@@ -49,8 +49,10 @@ pub(super) fn parse(text: &str, v6: V6) -> AddressResult<Vec<Endpoint>> {
         return Err(bad(format!("`{text}` is not an address"))
             .hint("write `unix:` and the absolute path of the socket"));
     }
-    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(bad(format!("`{text}` contains a space"))
+    let separates = |c: &char| c.is_whitespace() || c.is_control() || *c == ',';
+    if let Some(found) = text.chars().find(separates) {
+        let what = if found == ',' { "comma" } else { "space" };
+        return Err(bad(format!("`{text}` contains a {what}"))
             .hint("write one address, or a list: [\"127.0.0.1:8080\", \"[::1]:8080\"]"));
     }
     if let Some(host) = rest.strip_prefix("://") {
@@ -103,6 +105,9 @@ fn transport(scheme: &str) -> Option<Transport> {
     })
 }
 
+/// What goes over TCP, and is the worker's business.
+const OVER_TCP: &[&str] = &["http", "https", "ssl", "tls"];
+
 /// Whether `word:rest` was meant as a scheme rather than as host and port.
 fn is_scheme_mistake(word: &str, rest: &str) -> bool {
     if rest.starts_with(['/', '@']) || SCHEMES.contains(&word) {
@@ -111,6 +116,9 @@ fn is_scheme_mistake(word: &str, rest: &str) -> bool {
     // `fd:1` may be an IPv6 address without brackets, and `host:80` a host.
     let hexadecimal = word.len() <= 4 && word.bytes().all(|b| b.is_ascii_hexdigit());
     let port = rest.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    if OVER_TCP.contains(&word) {
+        return !port;
+    }
     !hexadecimal && !port && nearest(word, SCHEMES.iter().copied()).is_some()
 }
 
@@ -124,10 +132,12 @@ fn other_scheme(text: &str, scheme: &str, rest: &str) -> ValueError {
             bad(format!("`{text}` is not an address"))
                 .hint(format!("write `{scheme}://{host}{rest}`"))
         }
-        "http" | "https" => bad(format!("`{scheme}` is not a kind of socket")).hint(format!(
-            "listend passes plain TCP sockets; write `{}`",
-            rest.trim_end_matches('/')
-        )),
+        _ if OVER_TCP.contains(&scheme) => {
+            bad(format!("`{scheme}` is not a kind of socket")).hint(format!(
+                "listend passes plain TCP sockets; write `{}`",
+                rest.trim_end_matches('/')
+            ))
+        }
         "tcp4" | "tcp6" | "udp4" | "udp6" => bad(format!("`{scheme}` is not a kind of socket"))
             .hint(format!(
                 "write `{}://`; the address tells IPv4 from IPv6",
@@ -306,6 +316,10 @@ mod tests {
             ("unxi:/x", "`unix`"),
             ("tcp:127.0.0.1:80", "`tcp://127.0.0.1:80`"),
             ("http://127.0.0.1:80/", "`127.0.0.1:80`"),
+            ("ssl:127.0.0.1:443", "`127.0.0.1:443`"),
+            ("tls://[::1]:443", "`[::1]:443`"),
+            ("127.0.0.1:80,127.0.0.1:81", "a list"),
+            ("127.0.0.1:80,81", "a list"),
             ("unix:x.sock", "`unix:/path`"),
             ("unix:/run/", "`unix:/run/listend.sock`"),
             ("unix:@", "`unix:@name`"),

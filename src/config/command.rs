@@ -169,6 +169,10 @@ fn words(
             complete = words.len() == items.len();
             words
         }
+        Content::Map(_) => {
+            texts(node, key, out); // Files what it should be.
+            return None;
+        }
         _ => split(text(node, key, out)?, node, key, out)?,
     };
     if complete && words.first().is_none_or(|word| word.value.is_empty()) {

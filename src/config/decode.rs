@@ -5,7 +5,7 @@ use super::keys::{self, Key};
 use super::template::{self, Dollar, Mention};
 use super::value_error::{Diagnostics, ValueError};
 use super::values::{Located, Template};
-use super::yaml::{Content, Node};
+use super::yaml::{Content, Node, QUOTE_BRACKETS};
 use crate::report::{Kind, Place, did_you_mean};
 use foldhash::{HashMap, HashMapExt, HashSet};
 
@@ -27,7 +27,7 @@ pub(super) fn entries<'n>(
     let pairs = match &node.content {
         Content::Map(pairs) => pairs,
         _ => {
-            out.add(wrong_type(what, "a mapping of names to values", node).at(node.place));
+            out.add(wrong_type(what, MAPPING, node).at(node.place));
             return None;
         }
     };
@@ -272,6 +272,9 @@ pub(super) fn default<T>(
     }
 }
 
+/// What a key with names below it takes.
+const MAPPING: &str = "a mapping of names to values";
+
 /// The error for a node of the wrong kind.
 pub(super) fn wrong_type(what: &str, expected: &str, node: &Node) -> ValueError {
     let value_error = ValueError::new(
@@ -288,10 +291,18 @@ pub(super) fn wrong_type(what: &str, expected: &str, node: &Node) -> ValueError 
             word.text
         ));
     }
+    // So is `[::]:80` in a list.
+    if let Content::Map(pairs) = &node.content
+        && let [(only, _)] = pairs.as_slice()
+        && let Content::List(_) = only.content
+    {
+        return value_error.hint(QUOTE_BRACKETS);
+    }
     match (&node.content, expected) {
         (Content::Null { .. }, _) => {
             value_error.hint("write a value; quote it if it is a word like `null`")
         }
+        (Content::List(_), MAPPING) => value_error.hint("write each as `NAME: VALUE`"),
         _ => value_error,
     }
 }
@@ -328,6 +339,11 @@ pub(super) fn list(node: &Node) -> &[Node] {
 /// The texts of a list or of a single value; what is no text is filed.
 pub(super) fn texts(node: &Node, key: &str, out: &mut Diagnostics) -> Vec<Located<String>> {
     let mut texts = Vec::new();
+    if let Content::Map(_) = node.content {
+        let expected = "a single value or a list of them";
+        out.add(wrong_type(&format!("`{key}`"), expected, node).at(node.place));
+        return texts;
+    }
     for item in list(node) {
         if let Some(text) = text(item, key, out) {
             texts.push(Located {

@@ -407,10 +407,27 @@ const FOREIGN: &[(&[Key], &[&str], &str)] = &[
     ),
     (
         WORKER,
-        &["autorestart", "respawn", "max_restarts"],
+        &["autorestart", "respawn", "max_restarts", "restart_policy"],
         "did you mean `restart`?",
     ),
     (WORKER, &["ulimits", "rlimits"], "did you mean `limits`?"),
+    (
+        WORKER,
+        &[
+            "memory",
+            "mem_limit",
+            "memory_limit",
+            "cpus",
+            "pids_limit",
+            "resources",
+        ],
+        "see `memory_max`, `tasks_max` and `cpu_quota` of `sandbox` in listend.yaml(5)",
+    ),
+    (
+        WORKER,
+        &["type"],
+        "`ready: notify` is what `Type=notify` is in systemd.service(5)",
+    ),
     (
         WORKER,
         &[

@@ -496,6 +496,11 @@ fn environment_files(node: &Node, folder: &Path, out: &mut Diagnostics) -> Vec<E
     files
 }
 
+/// What to write for a limit that is not one of setrlimit(2), but of a control group.
+fn limit_of_a_group(name: &str) -> Option<String> {
+    keys::hint(keys::WORKER, name).filter(|hint| hint.contains("`sandbox"))
+}
+
 fn limits(node: &Node, out: &mut Diagnostics) -> Vec<Limit> {
     let mut limits = Vec::new();
     for entry in entries(node, "`limits`", out).unwrap_or_default() {
@@ -508,7 +513,7 @@ fn limits(node: &Node, out: &mut Diagnostics) -> Vec<Limit> {
                 Kind::UnknownKey,
                 format!("there is no resource `{}`", entry.name),
             )
-            .maybe_hint(did_you_mean(entry.name, names));
+            .maybe_hint(limit_of_a_group(entry.name).or_else(|| did_you_mean(entry.name, names)));
             out.add(value_error.at(entry.place));
             continue;
         };

@@ -445,9 +445,11 @@ fn syntax_hint(info: &str, line: &str) -> Option<&'static str> {
     if line.starts_with('\t') || info.contains("tab") {
         Some("indent with spaces, not tabs")
     } else if value.starts_with('[') && value.contains("]:") {
-        Some("quote an address that begins with `[`, as in \"[::1]:8080\"")
+        Some(QUOTE_BRACKETS)
     } else if value.starts_with("*:") {
         Some("quote an address that begins with `*`, or write it without, as in `:8080`")
+    } else if has_bare_ipv6(line) {
+        Some(QUOTE_BRACKETS)
     } else if value.starts_with('@') {
         Some("an abstract unix socket is written `unix:@name`")
     } else if line.contains("={") {
@@ -461,6 +463,37 @@ fn syntax_hint(info: &str, line: &str) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+pub(super) const QUOTE_BRACKETS: &str = "quote an address with brackets, as in \"[::1]:8080\"";
+
+/// Whether `[IPv6]:PORT` stands in the line outside of quotes, where a bracket begins a list.
+fn has_bare_ipv6(line: &str) -> bool {
+    let mut quote = None;
+    // What is behind the last bare `[`, as long as it may be an address.
+    let mut host = None;
+    for (at, byte) in line.bytes().enumerate() {
+        match (quote, byte) {
+            (Some(open), _) if open == byte => quote = None,
+            (Some(_), _) => {}
+            (None, b'"' | b'\'') => (quote, host) = (Some(byte), None),
+            (None, b'[') => host = Some(at + 1),
+            (None, b']') => {
+                let is_address = host.is_some_and(|host| line[host..at].contains(':'));
+                let port = line[at + 1..].strip_prefix(':');
+                if is_address
+                    && port.is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit()))
+                {
+                    return true;
+                }
+                host = None;
+            }
+            (None, b':' | b'.') => {}
+            (None, byte) if byte.is_ascii_hexdigit() => {}
+            (None, _) => host = None,
+        }
+    }
+    false
 }
 
 fn fail(message: &str, place: Place) -> Box<Problem> {
@@ -566,6 +599,27 @@ mod tests {
         };
         assert_eq!(covered(&sources, inner[0].1.place), "z");
         assert_eq!(pairs[2].1.place, pairs[2].0.place);
+    }
+
+    #[test]
+    fn an_ipv6_address_that_lacks_quotes_is_what_is_said_to_be_wrong() {
+        let hint = |text: &str| {
+            let read = parse("f", text.as_bytes(), &mut Sources::default());
+            read.unwrap_err().hint.unwrap_or_default()
+        };
+        for text in [
+            "web: [::1]:80\n",
+            "listeners: { web: [::1]:80 }\n",
+            "listeners: { web: { address: [fd00::1]:80, mode: 0600 } }\n",
+            "web: [127.0.0.1:80, tcp://[::1]:80]\n",
+        ] {
+            assert_eq!(hint(text), QUOTE_BRACKETS, "{text}");
+        }
+        for text in ["a: { web: \"[::1]:80\" ]\n", "a: { b: [1]:2 ]\n"] {
+            assert_ne!(hint(text), QUOTE_BRACKETS, "{text}");
+        }
+        // In a time that grows with the length of the line only.
+        assert!(!has_bare_ipv6(&"[::1".repeat(100_000)));
     }
 
     #[test]

@@ -277,8 +277,9 @@ impl Resolver<'_> {
     fn unknown(&mut self, (kind, what): (Kind, &str), name: &Located<String>, known: &[String]) {
         let message = format!("there is no {what} `{}` on this machine", name.value);
         let hint = did_you_mean(&name.value, known.iter().map(String::as_str));
+        let hint = hint.unwrap_or_else(|| format!("create the {what}, or correct the name"));
         let problem = Problem::new(kind, message);
-        self.report.add(problem.at(name.place).maybe_hint(hint));
+        self.report.add(problem.at(name.place).with_hint(hint));
     }
 
     fn credentials(&mut self, worker: &config::Worker) -> Option<Credentials> {
@@ -498,12 +499,19 @@ impl Resolver<'_> {
                 let path = path.display();
                 let why = unread.refused.clone();
                 let why = why.unwrap_or_else(|| describe(unread.errno));
-                let hint = match unread.refused {
-                    Some(_) => {
+                let hint = match (&unread.refused, unread.errno) {
+                    (Some(_), _) => {
                         "let the file and the directories above it belong to root, or name the \
                          file itself and let its owner be able to read it"
                     }
-                    None => "a leading `-` makes the file optional: `-/path/to/file`",
+                    (None, nix::libc::ENOENT) => {
+                        "a leading `-` makes the file optional: `-/path/to/file`"
+                    }
+                    (None, nix::libc::EACCES) => {
+                        "listend itself reads it, and not the worker: let its user read the file, \
+                         and enter the directories above it"
+                    }
+                    _ => "name a file of lines like `NAME=VALUE`",
                 };
                 let message = format!("cannot read environment file {path}: {why}");
                 self.report.add(

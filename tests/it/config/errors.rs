@@ -124,6 +124,67 @@ workers:
     }
 }
 
+#[test]
+fn what_to_write_instead_is_said() {
+    let world = World::new();
+    for (yaml, hint) in [
+        (
+            "listeners: { web: [::1]:80 }",
+            "quote an address with brackets",
+        ),
+        (
+            "listeners: { web: [[::]:80] }",
+            "quote an address with brackets",
+        ),
+        ("listeners: [web]", "write each as `NAME: VALUE`"),
+        (
+            "listeners: { web: '127.0.0.1:80,127.0.0.1:81' }",
+            "or a list",
+        ),
+        (
+            "listeners: { web: 'ssl:127.0.0.1:80' }",
+            "write `127.0.0.1:80`",
+        ),
+        ("workers: { a: { command: { b: c } } }", "or a list of them"),
+        (
+            "workers: { a: { command: b, environment: [C=d] } }",
+            "`NAME: VALUE`",
+        ),
+        (
+            "workers: { a: { command: b, restart_policy: c } }",
+            "`restart`",
+        ),
+        ("workers: { a: { command: b, memory: 5M } }", "`memory_max`"),
+        (
+            "workers: { a: { command: b, limits: { memory: 5M } } }",
+            "`memory_max`",
+        ),
+        (
+            "workers: { a: { command: b, limits: { memory_max: 5M } } }",
+            "inside `sandbox:`",
+        ),
+        (
+            "workers: { a: { command: b, type: notify } }",
+            "`ready: notify`",
+        ),
+        (
+            "workers: { a: { command: b, user: nosuch-user } }",
+            "create the user",
+        ),
+        (
+            "workers: { a: { command: b, environment_file: /nosuch } }",
+            "makes the file optional",
+        ),
+        (
+            "workers: { a: { command: b, environment_file: /etc } }",
+            "name a file of lines",
+        ),
+    ] {
+        let text = world.check(yaml, &["--no-bind"]).expect_code(CONFIG).text();
+        assert!(text.contains(hint), "no {hint} in {text}");
+    }
+}
+
 // Rule: "duplicate address (also across wildcard and specific address where the kernel would
 // refuse it)", "so `0.0.0.0:80` and `[::]:80` never collide".
 #[test]
