@@ -8,7 +8,8 @@ use crate::listener;
 use crate::sys::{self, SharedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, getsockopt, sendmsg};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value, json};
@@ -16,6 +17,7 @@ use socket2::{Domain, Socket, Type};
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -392,6 +394,26 @@ impl AsFd for Client {
     }
 }
 
+/// What to do about a daemon that does not answer.
+fn what_it_does(path: &Path) -> String {
+    // Who has called listen(2) (unix(7)); connect(2) needs no answer.
+    let peer = open(path, Wait::Never).and_then(|socket| Ok(getsockopt(&socket, PeerCredentials)?));
+    let Ok(peer) = peer else {
+        return "look at its log".to_owned();
+    };
+    let pid = peer.pid();
+    let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
+    match stat.map(|stat| stat.state) {
+        Ok('T' | 't') => {
+            format!("process {pid} is stopped: `kill -CONT {pid}` has it go on")
+        }
+        Ok(state) => {
+            format!("look at its log, and at what process {pid} does (state {state}, as in ps(1))")
+        }
+        Err(_) => "look at its log".to_owned(),
+    }
+}
+
 /// connect(2) waits for room in the queue of the daemon, for as long as a send may wait.
 fn open(path: &Path, wait: Wait) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -518,7 +540,11 @@ impl Failure {
             Failure::NoDaemon(path, error) => {
                 let why = match error.kind() {
                     ErrorKind::NotFound => "there is no such socket".to_owned(),
-                    ErrorKind::ConnectionRefused => "it is stale: nothing listens on it".to_owned(),
+                    ErrorKind::ConnectionRefused => match path.metadata() {
+                        Ok(found) if found.is_dir() => "it is a directory".to_owned(),
+                        Ok(found) if !found.file_type().is_socket() => "it is no socket".to_owned(),
+                        _ => "it is stale: nothing listens on it".to_owned(),
+                    },
                     ErrorKind::WouldBlock => "it no longer accepts connections".to_owned(),
                     _ => output::reason(error),
                 };
@@ -547,9 +573,13 @@ impl Failure {
                     }
                     _ => format!("cannot be reached: {}", output::reason(error)),
                 };
+                let hint = match error.kind() {
+                    ErrorKind::TimedOut => what_it_does(path),
+                    _ => "check `listend status` and its log".to_owned(),
+                };
                 (
                     format!("the daemon at {} {why}", path.display()),
-                    Some("check `listend status` and its log".to_owned()),
+                    Some(hint),
                 )
             }
             Failure::Ended(path) => (
@@ -584,4 +614,34 @@ fn is_end(error: &io::Error) -> bool {
         error.kind(),
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn what_is_at_the_path_in_place_of_a_daemon_is_told() {
+        let words = |path: &Path| {
+            let error = open(path, Wait::Never).unwrap_err();
+            Failure::NoDaemon(path.to_owned(), error).words().0
+        };
+        assert!(words(Path::new("/")).ends_with("it is a directory"));
+        assert!(words(Path::new("/etc/passwd")).ends_with("it is no socket"));
+        assert!(words(Path::new("/no/such")).ends_with("there is no such socket"));
+    }
+
+    #[test]
+    fn a_daemon_that_is_silent_is_named() {
+        let name = format!("listend-silent-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let daemon = UnixListener::bind(&path).unwrap();
+        let own = std::process::id();
+        let hint = what_it_does(&path);
+        assert!(hint.contains(&format!("what process {own} does")), "{hint}");
+        drop(daemon);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(what_it_does(&path), "look at its log");
+    }
 }

@@ -117,6 +117,10 @@ fn target(arguments: &Explain, path: &Path) -> Result<Found, (Report, Sources)> 
     let text = &arguments.target;
     if text.contains(':') || text.starts_with(['/', '@', '.', '~']) {
         address(arguments, path)
+    } else if !arguments.config.is_given() && !path.exists() {
+        // Nothing has a name.
+        let report = nothing_of_name(text, path, &Plan::default());
+        Err((report, Sources::default()))
     } else {
         let Planned {
             plan,
@@ -168,13 +172,19 @@ fn configured_worker(plan: &Plan, id: WorkerId, sources: &Sources) -> Configured
 fn nothing_of_name(name: &str, path: &Path, plan: &Plan) -> Report {
     let listeners = plan.listeners.values().map(|one| one.name.as_str());
     let names = listeners.chain(plan.workers.values().map(|one| one.name.as_str()));
-    let message = format!("no listener or worker `{name}` in {}", path.display());
-    let mut report = Report::default();
-    report.add(Problem::new(Kind::UnknownListener, message).maybe_hint(
-        did_you_mean(name, names).or_else(|| {
-            Some("an address contains a colon, like 127.0.0.1:8080 or :8080".to_owned())
+    let place = match path.exists() {
+        true => format!(" in {}", path.display()),
+        false => format!(": there is no {}", path.display()),
+    };
+    let message = format!("no listener or worker `{name}`{place}");
+    let hint = match name.parse::<u16>() {
+        Ok(port) => format!("write `:{port}` for the port"),
+        Err(_) => did_you_mean(name, names).unwrap_or_else(|| {
+            "an address contains a colon, like 127.0.0.1:8080 or :8080".to_owned()
         }),
-    ));
+    };
+    let mut report = Report::default();
+    report.add(Problem::new(Kind::UnknownListener, message).with_hint(hint));
     report
 }
 

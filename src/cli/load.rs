@@ -230,8 +230,13 @@ fn cannot_read(path: &Path, error: &io::Error) -> Problem {
         format!("cannot read {}: {why}", path.display()),
     );
     if error.kind() == io::ErrorKind::NotFound {
-        return problem
-            .with_hint("give the path of the configuration: `listend run FILE` or `-c FILE`");
+        // A daemon has perhaps been started elsewhere than who asks it to reload.
+        let place = std::env::current_dir().ok();
+        let place = place.filter(|_| path.is_relative());
+        let place = place.map_or_else(String::new, |folder| format!(" in {}", folder.display()));
+        return problem.with_hint(format!(
+            "create it{place}, or give another path: `listend run FILE` or `-c FILE`"
+        ));
     }
     problem
 }

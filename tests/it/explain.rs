@@ -279,6 +279,9 @@ fn mistakes_have_their_exit_codes() {
             78,
             "unreadable",
         ),
+        (vec!["explain", "80", "-c", file], 78, "write `:80` for"),
+        // Whether there is a configuration at the usual place or not.
+        (vec!["explain", "80"], 78, "write `:80` for"),
     ] {
         let finished = world.finish(words).expect_code(code);
         assert!(finished.text().contains(hint), "{}", finished.text());

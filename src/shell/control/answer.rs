@@ -234,7 +234,22 @@ impl Shell {
         )
     }
 
+    /// Who names a listener, or an instance that is not there, means the worker.
     fn no_such_worker(&self, name: &str) -> Error {
+        let mut workers = self.plan.workers().map(|(_, one)| one);
+        let mut listeners = self.plan.listeners();
+        let listener = listeners.find(|(_, one)| one.name == name);
+        let of_instance = name.rsplit_once('.').map(|(worker, _)| worker);
+        let meant = workers.find(|worker| match listener {
+            Some((id, _)) => worker.listeners.contains(&id),
+            None => of_instance == Some(&worker.name),
+        });
+        if let Some(worker) = meant {
+            return Error::NoSuchThing {
+                name: name.to_owned(),
+                suggestion: Some(worker.name.clone()),
+            };
+        }
         let known = self.plan.workers();
         let known = known.map(|(_, one)| one.name.as_str());
         Error::no_such_thing(name, known.take(NAMES_COMPARED))

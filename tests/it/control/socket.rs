@@ -292,6 +292,11 @@ fn workers_are_started_stopped_and_replaced() {
         (error.as_str(), &about["suggestion"]),
         ("NoSuchThing", &json!("app"))
     );
+    // Who names what it serves, or one instance too many, means the worker.
+    for name in ["web", "app.7"] {
+        let (_, about) = client.error("Restart", json!({ "worker": name }));
+        assert_eq!(about["suggestion"], "app", "{name}");
+    }
     daemon.stop();
 }
 
