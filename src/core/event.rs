@@ -4,7 +4,7 @@ use super::types::{
     ConnectionId, ExitStatus, FailureReason, Fault, HookEnd, HookKind, InstanceId, Next, ProcessId,
     Refusal, Repaired,
 };
-use crate::config::{Overflow, Rate};
+use crate::config::{Overflow, Rate, Ready};
 use crate::connection::Source;
 use crate::plan::{ListenerId, SocketKey, WorkerId};
 use crate::stage::LaunchFailure;
@@ -279,6 +279,8 @@ pub enum ProcessEvent {
     StartTimedOut {
         /// The time it had.
         timeout: Duration,
+        /// What it would have been ready by.
+        ready: Ready,
     },
     /// The instance has given no sign of life in time, or has said that it is not well; SIGABRT goes
     /// to it.

@@ -134,12 +134,14 @@ impl Worker {
         };
         if until.is_some_and(|until| until <= ctx.now) {
             let instance = self.runs[id].instance;
-            let timeout = self.runs[id].life.start_timeout.unwrap_or_default();
+            let life = &self.runs[id].life;
+            let (timeout, ready) = (life.start_timeout.unwrap_or_default(), life.ready);
             ctx.emit(Event::Process(
                 instance,
                 process,
                 ProcessEvent::StartTimedOut {
                     timeout: timeout.max(ctx.now.since(since)),
+                    ready,
                 },
             ));
             self.runs[id].fault = Some(Fault::NotReady);

@@ -73,7 +73,7 @@ fn missing_program(worker: &WorkerPlan, command: &[Template]) -> Option<String> 
     };
     let found = program::find(word, || path).map(|file| Path::new(folder).join(file));
     let reason = match found.and_then(|file| program::look(&file).map(|_| file)) {
-        Ok(file) => program::broken_script(&file)?,
+        Ok(file) => program::obstacle(&file)?,
         Err(missing) => missing.to_string(),
     };
     Some(format!("`{word}`: {reason}"))

@@ -87,15 +87,21 @@ fn reason_of_path(
     limits: &[Limit],
 ) -> String {
     let errno = failure.errno;
+    // A relative path starts where the worker runs, not where listend does.
+    let from = std::env::current_dir().map_or(folder.to_owned(), |own| own.join(folder));
+    let from: PathBuf = from.components().collect();
     match failure.stage {
         Stage::Exec => format!(
-            "{}: {}",
+            "{}{}: {}",
             program.display(),
-            // A relative path starts where the worker runs, not where listend does.
+            match program.is_absolute() {
+                true => String::new(),
+                false => format!(" in {}", from.display()),
+            },
             match errno {
                 // execve(2): "EAGAIN … RLIMIT_NPROC", which is not looked at before.
                 libc::EAGAIN => process_limit_reason(limits, user),
-                errno => exec_reason(&folder.join(program), errno, user),
+                errno => exec_reason(&from.join(program), errno, user),
             }
         ),
         _ => format!(
@@ -215,7 +221,8 @@ fn exec_reason(program: &Path, errno: i32, user: &Identity) -> String {
     match errno {
         libc::ENOENT if program.exists() => missing_interpreter(program),
         libc::ENOEXEC => format!(
-            "it is neither a program for this machine nor a script with a #! line ({})",
+            "{} ({})",
+            program::NO_PROGRAM,
             crate::report::errno_name(errno)
         ),
         libc::E2BIG => "the command and its environment are too long (E2BIG)".to_owned(),
@@ -271,18 +278,20 @@ fn access_reason(path: &Path, errno: i32, user: &Identity) -> String {
             metadata.mode() & 0o7777,
             metadata.uid()
         ),
-        Ok(_) if errno == libc::EACCES && on_noexec_mount(path) => {
-            format!("{words}: its file system is mounted noexec")
+        Ok(metadata) if errno == libc::EACCES => {
+            // Of a folder nothing is executed, and for a file that is no program it would be ENOEXEC.
+            let reason = metadata.is_file().then(|| program::obstacle(path));
+            let reason = reason.flatten().filter(|why| why != program::NO_PROGRAM);
+            match (reason, program::interpreter(path)) {
+                (Some(reason), _) => format!("{words}: {reason}"),
+                (None, Some(name)) => {
+                    format!("{words}: perhaps of its interpreter `{}`", name.display())
+                }
+                (None, None) => {
+                    format!("{words}: perhaps a security module (AppArmor, SELinux) forbids it")
+                }
+            }
         }
-        Ok(_) if errno == libc::EACCES => match program::interpreter(path) {
-            Some(name) => format!("{words}: perhaps of its interpreter `{}`", name.display()),
-            None => format!("{words}: perhaps a security module (AppArmor, SELinux) forbids it"),
-        },
         Ok(_) => words,
     }
-}
-
-fn on_noexec_mount(path: &Path) -> bool {
-    nix::sys::statvfs::statvfs(path)
-        .is_ok_and(|stat| stat.flags().contains(nix::sys::statvfs::FsFlags::ST_NOEXEC))
 }

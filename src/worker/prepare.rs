@@ -144,6 +144,7 @@ impl PrepareError {
             PrepareError::Missing { reason, .. } => match reason {
                 program::Missing::NoSuchFile | program::Missing::NotInPath(_) => libc::ENOENT,
                 program::Missing::NotExecutable(_) | program::Missing::NotAFile(_) => libc::EACCES,
+                program::Missing::NotAFolder => libc::ENOTDIR,
             },
             PrepareError::Nul(_) | PrepareError::Occupied(_) => libc::EINVAL,
             PrepareError::Order(errno) => *errno,

@@ -23,6 +23,8 @@ pub enum Missing {
     NotExecutable(PathBuf),
     /// The path is a folder, a device, …
     NotAFile(PathBuf),
+    /// A part of the path is a file.
+    NotAFolder,
 }
 
 impl std::fmt::Display for Missing {
@@ -34,6 +36,7 @@ impl std::fmt::Display for Missing {
                 write!(f, "{} is not executable (chmod +x?)", path.display())
             }
             Missing::NotAFile(path) => write!(f, "{} is not a file", path.display()),
+            Missing::NotAFolder => write!(f, "a part of its path is a file, not a directory"),
         }
     }
 }
@@ -83,7 +86,7 @@ pub fn find<Text: AsRef<str>>(
             // exec(3): the search goes on behind a folder that may not be entered, and ends with
             // EACCES if nothing else is found. The worker's user may enter what listend may not.
             Ok(Seen::No) => unseen = unseen.or(Some(file)),
-            Err(Missing::NoSuchFile | Missing::NotInPath(_)) => {}
+            Err(Missing::NoSuchFile | Missing::NotAFolder | Missing::NotInPath(_)) => {}
             Err(other) => nearly = nearly.or(Some(other)),
         }
     }
@@ -111,6 +114,9 @@ pub fn look(file: &Path) -> Result<Seen, Missing> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Missing::NoSuchFile);
         }
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            return Err(Missing::NotAFolder);
+        }
         Err(_) => return Ok(Seen::No),
     };
     if !metadata.is_file() {
@@ -136,11 +142,50 @@ pub(super) fn interpreter(file: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name)))
 }
 
-/// Why a script cannot be executed although it is there; `None` if its interpreter is there as well,
-/// or the file is no script. From where a relative path counts is known only at the spawn.
-pub(super) fn broken_script(file: &Path) -> Option<String> {
-    let name = interpreter(file).filter(|name| name.is_absolute())?;
-    matches!(look(&name), Err(Missing::NoSuchFile)).then(|| no_interpreter(&name))
+/// Why what is there cannot be executed; `None` if nothing speaks against it. From where a relative path of an
+/// interpreter counts is known only at the spawn.
+pub(super) fn obstacle(file: &Path) -> Option<String> {
+    if is_on_noexec_mount(file) {
+        return Some("its file system is mounted noexec".to_owned());
+    }
+    let Some(name) = interpreter(file) else {
+        return is_plain_text(file).then(|| NO_PROGRAM.to_owned());
+    };
+    if !name.is_absolute() {
+        return None;
+    }
+    let reason = match look(&name) {
+        Err(Missing::NoSuchFile) => return Some(no_interpreter(&name)),
+        Err(other) => other.to_string(),
+        Ok(_) if is_on_noexec_mount(&name) => "its file system is mounted noexec".to_owned(),
+        Ok(_) => return None,
+    };
+    Some(format!("its interpreter `{}`: {reason}", name.display()))
+}
+
+/// What execve(2) answers ENOEXEC to.
+pub(super) const NO_PROGRAM: &str =
+    "it is neither a program for this machine nor a script with a #! line";
+
+/// Whether the file is text without a `#!`, or empty. Other contents may have an interpreter of their own
+/// (binfmt_misc).
+fn is_plain_text(file: &Path) -> bool {
+    let start = start_of(file);
+    if start.is_empty() {
+        // Otherwise it cannot be read.
+        return file.metadata().is_ok_and(|found| found.len() == 0);
+    }
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    !start.starts_with(b"#!") && start.iter().all(is_text)
+}
+
+/// Whether nothing can be executed from the file system of `path`.
+fn is_on_noexec_mount(path: &Path) -> bool {
+    nix::sys::statvfs::statvfs(path).is_ok_and(|found| {
+        found
+            .flags()
+            .contains(nix::sys::statvfs::FsFlags::ST_NOEXEC)
+    })
 }
 
 /// The words for an interpreter that does not exist.
@@ -193,5 +238,30 @@ mod tests {
             Err(Missing::NotExecutable("/etc/passwd".into()))
         );
         assert_eq!(look("/etc"), Err(Missing::NotAFile("/etc".into())));
+        assert_eq!(look("/etc/passwd/x"), Err(Missing::NotAFolder));
+    }
+
+    #[test]
+    fn what_execve_would_refuse_is_seen_before() {
+        let folder = std::env::temp_dir().join(format!("listend-obstacle-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let seen = |text: &[u8]| {
+            let file = folder.join("file");
+            std::fs::write(&file, text).unwrap();
+            obstacle(&file)
+        };
+        let no_program = Some(NO_PROGRAM.to_owned());
+        assert_eq!(seen(b"#!/bin/sh\n"), None);
+        assert_eq!(seen(b"#!/usr/bin/env no-such\n"), None);
+        assert_eq!(seen(b"\x7fELF\x02\x01\x01\0"), None);
+        assert_eq!(seen(b"echo hello\n"), no_program);
+        assert_eq!(seen(b"\n#!/bin/sh\n"), no_program);
+        assert_eq!(seen(b""), no_program);
+        let words = |text| seen(text).unwrap_or_default();
+        assert!(words(b"#!/bin/sh\r\n").contains("carriage return"));
+        assert!(words(b"#!/no/such\n").contains("`/no/such` does not exist"));
+        assert!(words(b"#!/etc\n").contains("`/etc`: /etc is not a file"));
+        assert!(words(b"#!/etc/passwd\n").contains("is not executable"));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

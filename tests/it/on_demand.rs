@@ -514,7 +514,7 @@ workers:
     let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
     let sent = sender.send_to(b"hello", daemon.address("it"));
     sent.expect("send");
-    daemon.line(&["worker app", "4 in 60 s reached", "clients wait"]);
+    daemon.line(&["worker app", "trigger_limit, 4 in 60 s, reached;"]);
     settled(daemon.pid());
     assert_eq!(starts(&daemon, "app"), 4);
     daemon.stop();
@@ -595,7 +595,7 @@ fn the_trigger_limit_slows_starts_down_and_refuses_nobody() {
         ends(&mut puppet, "exit 0");
         eventually("it is reaped", || children(daemon.pid()).is_empty());
     }
-    daemon.line(&["worker app", "2 in 2 s reached", "clients wait"]);
+    daemon.line(&["worker app", "trigger_limit, 2 in 2 s, reached;"]);
     let busy = context_switches(daemon.pid()) - before;
     assert!(busy < 200, "{busy} context switches");
     daemon.stop();

@@ -3,8 +3,8 @@
 use super::cause;
 use super::exit::{predicate, status_words};
 use super::words::{Context, duration, hook_word, next_words, serves_connections};
-use crate::config::signal_name;
-use crate::core::{ExitStatus, HookEnd, InstanceId, Next, ProcessEvent, ProcessId};
+use crate::config::{Every, Ready, signal_name};
+use crate::core::{ExitStatus, FailureReason, HookEnd, InstanceId, Next, ProcessEvent, ProcessId};
 use crate::worker;
 use log::Level;
 use std::time::Duration;
@@ -47,9 +47,13 @@ pub(super) fn text(
             let line = format!("has reloaded its configuration{}{before}", pid());
             (Level::Info, line)
         }
-        ProcessEvent::StartTimedOut { timeout } => {
-            let timeout = duration(timeout);
-            let line = format!("not ready within {timeout}{}; stopping it{}", pid(), last());
+        ProcessEvent::StartTimedOut { timeout, ready } => {
+            let (timeout, why) = (duration(timeout), not_ready(ready));
+            let line = format!(
+                "not ready within {timeout}{}{why}; stopping it{}",
+                pid(),
+                last()
+            );
             (Level::Error, line)
         }
         ProcessEvent::WatchdogTimedOut { timeout } => {
@@ -126,8 +130,18 @@ pub(super) fn text(
                 true => cause::killer(&context.out_of_memory),
                 false => cause::fault(cause).to_owned(),
             };
+            let advice = match (status, next) {
+                (
+                    ExitStatus::Code(0),
+                    Next::Failed(FailureReason::CrashLoop { .. }) | Next::RolledBack,
+                ) => "; if it puts itself into the background, have it stay in the foreground",
+                _ => "",
+            };
             let (end, uptime, next) = (status_words(status), duration(uptime), next_words(next));
-            (level, format!("{end} after {uptime}{why}; {next}{last}"))
+            (
+                level,
+                format!("{end} after {uptime}{why}; {next}{advice}{last}"),
+            )
         }
     }
 }
@@ -142,12 +156,28 @@ fn after_launch_failure(instance: InstanceId, next: Next, context: &Context<'_>)
     }
 }
 
+/// What an instance that is not ready has not done.
+fn not_ready(ready: Ready) -> String {
+    let missing = match ready {
+        // It is ready as soon as it is started.
+        Ready::Started => return String::new(),
+        Ready::Notify => "it has not sent READY=1".to_owned(),
+        Ready::Accepting(Every::All) => "it does not accept clients at every listener".to_owned(),
+        Ready::Accepting(Every::First) => {
+            "it does not accept clients at its first listener".to_owned()
+        }
+        Ready::Fd(number) => format!("it has written no newline to descriptor {number}"),
+        Ready::Einhorn => "it has not sent worker:ack".to_owned(),
+    };
+    format!(": {missing} (`ready: {ready}`)")
+}
+
 /// How much of an event an exit is.
 fn exit_level(status: ExitStatus, next: Next) -> Level {
     match (status, next) {
         // What it says to its client is none of our business.
         (ExitStatus::Code(_), Next::Done) => Level::Debug,
-        (_, Next::RolledBack) => Level::Error,
+        (_, Next::RolledBack | Next::Failed(_)) => Level::Error,
         (
             _,
             Next::Stopping
@@ -157,7 +187,6 @@ fn exit_level(status: ExitStatus, next: Next) -> Level {
             },
         )
         | (ExitStatus::Code(0), _) => Level::Info,
-        (_, Next::Failed(_)) => Level::Error,
         _ => Level::Warn,
     }
 }

@@ -1,7 +1,7 @@
 //! What happens to a worker and its clients, behind its name.
 
 use super::exit::predicate;
-use super::words::{Context, duration};
+use super::words::{Context, duration, serves_connections};
 use crate::config::Overflow;
 use crate::core::{Refusal, WorkerEvent};
 use crate::plan::WorkerId;
@@ -58,11 +58,13 @@ pub(super) fn text(worker: WorkerId, event: WorkerEvent, context: &Context<'_>) 
             (Level::Info, line)
         }
         WorkerEvent::RateLimited { limit } => {
+            let key = match serves_connections(context.definitions, worker) {
+                true => "accept_rate",
+                false => "trigger_limit",
+            };
             let (count, interval) = (limit.count, duration(limit.interval));
-            let line = format!(
-                "{count} in {interval} reached; clients wait in the accept queues until the limit \
-                 allows more"
-            );
+            let line =
+                format!("{key}, {count} in {interval}, reached; clients wait until it allows more");
             (Level::Warn, line)
         }
         WorkerEvent::ConnectionsFull { max, overflow } => {

@@ -607,6 +607,9 @@ fn folders_and_programs_of_hooks_that_are_not_there_are_told() {
     world.write_script("windows", "#!/bin/sh\r\n");
     world.write_script("relative", "#!bin/none\n");
     world.write_script("good", "#! /bin/sh -e\r\n");
+    world.write_script("text", "echo hello\n");
+    world.write_script("empty", "");
+    world.write_script("of-folder", "#!/etc\n");
     for (lines, kind) in [
         ("    working_directory: $DIR/none", "path-missing"),
         ("    working_directory: $DIR/file", "path-missing"),
@@ -625,6 +628,10 @@ fn folders_and_programs_of_hooks_that_are_not_there_are_told() {
         ),
         ("    after_stop: [no-such-program]", "command-not-found"),
         ("    reload_command: [$DIR/file]", "command-not-found"),
+        ("    before_start: [$DIR/file/x]", "command-not-found"),
+        ("    before_start: [$DIR/text]", "command-not-found"),
+        ("    before_start: [$DIR/empty]", "command-not-found"),
+        ("    before_start: [$DIR/of-folder]", "command-not-found"),
     ] {
         assert_eq!(check(lines), [kind], "{lines}");
     }

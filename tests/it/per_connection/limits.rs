@@ -286,7 +286,7 @@ fn a_flood_is_taken_at_the_accept_rate_and_nobody_is_lost() {
         let apart = group[COUNT] - group[0];
         assert!(apart >= WINDOW / 2, "{COUNT} and one more within {apart:?}");
     }
-    daemon.line(&["worker app", "3 in 400 ms reached", "clients wait"]);
+    daemon.line(&["worker app", "accept_rate, 3 in 400 ms, reached;"]);
     let busy = context_switches(daemon.pid()) - before;
     assert!(busy < 400, "{busy} context switches");
     daemon.stop();

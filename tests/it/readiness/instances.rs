@@ -256,6 +256,8 @@ restart: { backoff: 1ms..2ms, limit: 1 in 1h }";
         .lines(&["ERROR", "app.0: not ready within"], 2)
         .remove(0);
     assert!(line.contains("no database"), "{line}");
+    let why = ": it has not sent READY=1 (`ready: notify`); stopping it";
+    assert!(line.contains(why), "{line}");
     daemon.line(&["app.0", "killed by SIGKILL", "restarting in"]);
     daemon.line(&["app.0", "not restarting: 2 crashes"]);
     daemon.line(&["worker app: every instance has failed"]);
@@ -550,7 +552,7 @@ fn it_is_looked_at_by_another_and_less_often_the_longer_it_takes() {
         start.through([&[strace][..], &traced, &["--"]].concat());
     });
     let puppet = world.puppet();
-    daemon.line(&["app.0: not ready within 3 s"]);
+    daemon.line(&["app.0: not ready within 3 s", "it does not accept clients"]);
     let trace = std::fs::read_to_string(world.path("trace")).expect("the trace");
     let file = format!("\"/proc/{0}/task/{0}/syscall\"", puppet.pid());
     let looks = trace.lines().filter(|line| line.contains(&file)).count();

@@ -448,6 +448,21 @@ fn a_worker_that_crashes_too_often_fails_while_its_listener_takes_clients() {
     daemon.stop();
 }
 
+// As a server does that puts itself into the background.
+#[test]
+fn what_is_wrong_with_a_worker_that_goes_into_the_background_is_said() {
+    let world = World::new();
+    let lines = "restart: { policy: always, backoff: 1ms..2ms, limit: 1 in 60s }";
+    let daemon = world.run(&yaml("[$PROBE, exit, 0]", lines));
+    daemon.line(&[
+        "ERROR",
+        "app.0: exited with exit status 0",
+        "not restarting",
+        "have it stay in the foreground",
+    ]);
+    daemon.stop();
+}
+
 // Rule: "Killing workers -9 in a loop under load on an inherited listener: 0 refused connections".
 #[test]
 fn killing_the_worker_again_and_again_refuses_no_client() {
@@ -538,6 +553,19 @@ fn a_missing_program_is_named() {
         entry,
         &[&["executing the program"], reason, &["no-such-program"]],
     );
+}
+
+#[test]
+fn where_a_relative_program_is_missing_is_said() {
+    let world = World::new();
+    let folder = world.path("").display().to_string().to_lowercase();
+    let folder = format!("in {}", folder.trim_end_matches('/'));
+    for entry in [
+        "command: [./no-such-program]\n    working_directory: $DIR",
+        "command: [no/such-program]\n    working_directory: $DIR",
+    ] {
+        fails_to_start(&world, entry, &[&["executing the program"], &[&folder]]);
+    }
 }
 
 #[test]
