@@ -192,6 +192,9 @@ fn with_cause(problem: Problem, error: &BindError, plan: &Plan, machine: &Machin
                     "a queue has its limits for good (mq_open(3)): choose another name, or remove it \
                      while listend does not run"
                 }
+                SocketKind::Fifo if !what.starts_with("a fifo") => {
+                    "choose another path, or remove it, and listend creates a FIFO there"
+                }
                 SocketKind::Fifo | SocketKind::MessageQueue => {
                     "give it the owner, group and mode of the configuration, or remove it, and \
                      listend creates it"

@@ -47,6 +47,28 @@ pub(super) fn explain(
                 path.display()
             ))
         }
+        (Errno::EEXIST, BindStep::Symlink) => {
+            let what = match path.read_link() {
+                Ok(target) => format!("it leads to {}", target.display()),
+                Err(_) => "something else is there, not a link".to_owned(),
+            };
+            let hint = "listend removes no file that it has not made: remove it, or choose another path";
+            problem.with_cause(what).with_hint(hint)
+        }
+        // The file systems of the kernel, for example: in sysfs(5) nobody creates a file.
+        (Errno::EACCES | Errno::EPERM, _)
+            if closed_to_us(path).is_none()
+                && path.symlink_metadata().is_err()
+                && eaccess(folder, AccessFlags::W_OK).is_ok() =>
+        {
+            problem
+                .with_cause(format!(
+                    "listend runs as {us}, who may write to {}: its file system, or a security \
+                     module, does not permit this",
+                    folder.display()
+                ))
+                .with_hint("choose a path under /run")
+        }
         (errno @ (Errno::EACCES | Errno::EPERM), _) => {
             let closed = closed_to_us(path).filter(|_| errno == Errno::EACCES);
             let (cause, verb, folder) = match closed {
@@ -75,9 +97,9 @@ pub(super) fn explain(
         (Errno::ENOTDIR, _) => problem
             .with_cause(format!("{} is not a directory", culprit(path).display()))
             .with_hint("choose another path"),
-        (Errno::ENOENT, _) => {
-            problem.with_cause(format!("the path goes only as far as {}", folder.display()))
-        }
+        (Errno::ENOENT, _) => problem
+            .with_cause(format!("the path goes only as far as {}", folder.display()))
+            .with_hint("check the spelling, or choose another path"),
         (Errno::ENAMETOOLONG, _) => problem.with_hint(
             "the path of a unix socket has at most 107 bytes, and a name in it at most 255",
         ),

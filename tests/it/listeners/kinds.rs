@@ -274,9 +274,11 @@ fn a_fifo_that_is_there_is_used_and_what_is_none_is_kept() {
     assert_eq!(puppet.ask("read 3"), "hello");
     daemon.stop();
     fs::write(world.path("file"), "precious").expect("write");
-    world
+    let said = world
         .check("listeners: { it: 'fifo:$DIR/file' }", &[])
-        .expect_code(69);
+        .expect_code(69)
+        .text();
+    assert!(said.contains("choose another path, or remove it"), "{said}");
     assert_eq!(fs::read_to_string(world.path("file")).unwrap(), "precious");
 }
 
@@ -465,6 +467,22 @@ workers: { app: { command: [$PROBE, puppet, $EVENTS], listeners: [gone, kept] } 
     let again = world.run(yaml);
     world.puppet();
     again.stop();
+}
+
+#[test]
+fn what_is_where_a_link_should_be_is_told() {
+    let world = World::new();
+    fs::write(world.path("file"), "precious").expect("write");
+    std::os::unix::fs::symlink("file", world.path("elsewhere")).expect("a link");
+    for (link, cause) in [("file", "not a link"), ("elsewhere", "it leads to file")] {
+        let yaml = format!(
+            "listeners: {{ it: {{ address: 'unix:$DIR/sock', symlinks: [$DIR/{link}] }} }}"
+        );
+        let said = world.check(&yaml, &[]).expect_code(69).text();
+        assert!(said.contains(cause), "{said}");
+        assert!(said.contains("remove it, or choose another path"), "{said}");
+    }
+    assert_eq!(fs::read_to_string(world.path("file")).unwrap(), "precious");
 }
 
 // Rule: "No SO_REUSEADDR on UDP unless multicast (it lets a second process steal datagrams)".
