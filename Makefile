@@ -146,6 +146,12 @@ PLACES = sed -e 's|/usr/bin/listend|$(BINDIR)/listend|g' -e 's|/etc/listend|$(SY
 # $(call place,MODE,FROM,TO)
 place = install -d $(dir $(DESTDIR)$(3)) && $(PLACES) $(2) >$(DESTDIR)$(3) && chmod $(1) $(DESTDIR)$(3)
 
+# $(call documents,FILES,TO): they name the program and its data where these are installed. Where the program looks
+# for its configuration does not depend on that.
+documents = for file in $(1); do \
+	sed -e 's|/usr/bin/listend|$(BINDIR)/listend|g' -e 's|/usr/share/listend|$(DATADIR)|g' \
+		$$file >$(DESTDIR)$(2)/$${file\#\#*/} && chmod 644 $(DESTDIR)$(2)/$${file\#\#*/} || exit 1; done
+
 # Builds nothing, so that root does not run cargo: `make && sudo make install`.
 install:
 	@test -x $(LISTEND) || { echo '$(LISTEND) is not there: run `make` first' >&2; exit 1; }
@@ -157,9 +163,9 @@ install:
 	$(call place,644,packaging/sysusers.d/listend.conf,$(SYSUSERSDIR)/listend.conf)
 	$(call place,644,packaging/tmpfiles.d/listend.conf,$(TMPFILESDIR)/listend.conf)
 	install -d $(DESTDIR)$(MANDIR)/man5 $(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(MANDIR)/man8
-	install -m 644 man/*.5 $(DESTDIR)$(MANDIR)/man5
-	install -m 644 man/*.7 $(DESTDIR)$(MANDIR)/man7
-	install -m 644 man/*.8 $(DESTDIR)$(MANDIR)/man8
+	$(call documents,man/*.5,$(MANDIR)/man5)
+	$(call documents,man/*.7,$(MANDIR)/man7)
+	$(call documents,man/*.8,$(MANDIR)/man8)
 	install -d $(DESTDIR)$(BASHCOMPDIR) $(DESTDIR)$(ZSHCOMPDIR) $(DESTDIR)$(FISHCOMPDIR)
 	$(NATIVE_LISTEND) completions bash >$(DESTDIR)$(BASHCOMPDIR)/listend
 	$(NATIVE_LISTEND) completions zsh >$(DESTDIR)$(ZSHCOMPDIR)/_listend
@@ -167,9 +173,9 @@ install:
 	chmod 644 $(DESTDIR)$(BASHCOMPDIR)/listend $(DESTDIR)$(ZSHCOMPDIR)/_listend \
 		$(DESTDIR)$(FISHCOMPDIR)/listend.fish
 	install -d $(DESTDIR)$(DOCDIR)/examples/workers
-	install -m 644 README.md LICENSE-MIT LICENSE-APACHE docs/*.md $(DESTDIR)$(DOCDIR)
-	install -m 644 examples/*.yaml examples/*.conf $(DESTDIR)$(DOCDIR)/examples
-	install -m 644 examples/workers/* $(DESTDIR)$(DOCDIR)/examples/workers
+	$(call documents,README.md LICENSE-MIT LICENSE-APACHE docs/*.md,$(DOCDIR))
+	$(call documents,examples/*.yaml examples/*.conf,$(DOCDIR)/examples)
+	$(call documents,examples/workers/*,$(DOCDIR)/examples/workers)
 	install -d $(DESTDIR)$(DATADIR)
 	install -m 644 units/*.conf units/examples/* $(DESTDIR)$(DATADIR)
 	$(NATIVE_LISTEND) schema >$(DESTDIR)$(DATADIR)/listend.schema.json
@@ -179,7 +185,7 @@ install:
 	$(call place,644,packaging/conf.d.README,$(SYSCONFDIR)/listend/conf.d/README)
 	@# An existing configuration is never replaced.
 	test -e $(DESTDIR)$(SYSCONFDIR)/listend/listend.yaml || \
-		install -m 644 packaging/listend.yaml $(DESTDIR)$(SYSCONFDIR)/listend/listend.yaml
+		{ $(call documents,packaging/listend.yaml,$(SYSCONFDIR)/listend); }
 
 # For machines without systemd; each in addition to `make install`.
 install-openrc:

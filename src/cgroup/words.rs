@@ -28,7 +28,8 @@ pub enum Obstacle {
     Failed(String, Errno),
 }
 
-const DELEGATE: &str = "`Delegate=yes` in the unit of listend (/usr/share/listend/delegate.conf)";
+const DELEGATE: &str = "`Delegate=yes` in the unit of listend (delegate.conf \
+                        in /usr/share/listend or /usr/local/share/listend)";
 
 const AS_USER: &str =
     "`systemd-run --user -p Delegate=yes -p DelegateSubgroup=listend.daemon listend run`";

@@ -57,7 +57,7 @@ pub(super) fn enter(order: &Order, rules: &mut [Rule]) -> Outcome<Spaces> {
             // A seccomp filter answers that to who has every capability.
             Err(errno) => format!(
                 "{errno:?}, although listend has CAP_SYS_ADMIN: RestrictNamespaces= of its unit? \
-                 /usr/share/listend/sandbox.conf permits it"
+                 sandbox.conf in /usr/share/listend or /usr/local/share/listend permits it"
             ),
         },
     };

@@ -72,7 +72,8 @@ fn undelegated(plan: &Plan, unit: &str, settings: &ServiceSection) -> Option<Pro
         worker.name
     );
     let hint = format!(
-        "copy /usr/share/listend/delegate.conf to /etc/systemd/system/{unit}.d/; `best_effort: true` starts without"
+        "copy delegate.conf, which is in /usr/share/listend or /usr/local/share/listend, to \
+         /etc/systemd/system/{unit}.d/; `best_effort: true` starts without"
     );
     let problem = Problem::new(Kind::LimitNotEnforced, message).at(worker.place);
     Some(problem.of_worker(&worker.name).with_hint(hint))
