@@ -48,12 +48,13 @@ impl Worker {
             }
             Command::Stop => {
                 let reload_waits = self.supersede(ctx);
+                let bad = self.rollout.as_ref().and_then(|rollout| rollout.bad());
                 if is_rolling {
                     self.cancel_rollout(ctx);
                     self.outdated = true;
                 }
                 if reload_waits || is_rolling {
-                    ctx.replanned(self.id, None);
+                    ctx.replanned(self.id, bad);
                 }
                 self.end_watch(ctx);
             }

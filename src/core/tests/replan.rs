@@ -336,6 +336,26 @@ fn a_reload_names_a_worker_that_goes_back_while_another_is_waited_for() {
     assert_eq!(crew.answers().last(), Some(&Answer::went_back(bad)));
 }
 
+#[test]
+fn a_reload_names_a_worker_that_is_stopped_on_its_way_back() {
+    let change = |life: &mut Lifecycle| life.ready = crate::config::Ready::Notify;
+    let mut crew = Crew::new(change);
+    crew.says(APP_0, Notice::Ready);
+    crew.reload(WorkerUpdate::Definition {
+        life: life(|life| {
+            change(life);
+            life.rollout.order = crate::config::Order::StopFirst;
+        })
+        .into(),
+    });
+    crew.exits(crew.program(APP_0), killed_by(SIGTERM));
+    crew.exits(crew.program(app(0, 2)), ExitStatus::Code(1));
+    assert!(crew.core.degraded(APP).is_some() && crew.core.is_rolling(APP));
+    crew.ask(Command::Stop);
+    let bad = vec![app(0, 2)];
+    assert!(crew.told(Event::Daemon(DaemonEvent::ReplanDone { bad })));
+}
+
 // It was told that the instance had failed; and the place that it waited for may be another's by
 // then.
 #[test]

@@ -84,7 +84,9 @@ impl Life<Rollouts> {
             known.trial = None;
             known.watch = None;
             known.back = false;
-            known.forget_reload();
+            // It has gone back all the same.
+            known.is_reloaded = false;
+            known.is_reload_watched = false;
             known.allowed = BTreeSet::from([known.current]);
         }
         // Who stops one of those that are watched has seen them.
