@@ -11,7 +11,7 @@ use crate::diagnose::{self, Machine, Tried};
 use crate::listener::{self, Adopted, BindError, BindStep, Effective, Obstacle, Outcome, Purpose};
 use crate::plan::fingerprint::Known;
 use crate::plan::{Plan, PlanTransfer};
-use crate::report::{Kind, Problem, Report, Sources, Style, readable, render, to_json};
+use crate::report::{Kind, Problem, Report, Sources, Style, readable, reason, render, to_json};
 use crate::shell::logging::Sink;
 use crate::{config, worker};
 use std::io::Read;
@@ -166,7 +166,7 @@ pub(super) fn finish(printed: std::io::Result<()>, exit: Exit) -> Exit {
         Ok(()) => exit,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit,
         Err(error) => {
-            log::error!("cannot write to standard output: {error}");
+            log::error!("cannot write to standard output: {}", reason(&error));
             Exit::Internal
         }
     }

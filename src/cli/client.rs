@@ -5,6 +5,7 @@ use super::output;
 use super::socket::default_path;
 use crate::control::INTERFACE;
 use crate::listener;
+use crate::report::reason;
 use crate::sys::{self, SharedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -546,7 +547,7 @@ impl Failure {
                         _ => "it is stale: nothing listens on it".to_owned(),
                     },
                     ErrorKind::WouldBlock => "it no longer accepts connections".to_owned(),
-                    _ => output::reason(error),
+                    _ => reason(error),
                 };
                 (
                     format!("no daemon answers at {}: {why}", path.display()),
@@ -571,7 +572,7 @@ impl Failure {
                     ErrorKind::TimedOut => {
                         format!("has been silent for {} seconds", PATIENCE.as_secs())
                     }
-                    _ => format!("cannot be reached: {}", output::reason(error)),
+                    _ => format!("cannot be reached: {}", reason(error)),
                 };
                 let hint = match error.kind() {
                     ErrorKind::TimedOut => what_it_does(path),

@@ -2,11 +2,11 @@
 
 use super::args::{Forward, ProxyProtocol};
 use super::exit::Exit;
-use super::output::reason;
 use crate::config::{self, Endpoint, SERVER_PORT, UnixName};
 use crate::forward::proxy::Version;
 use crate::forward::{self, Ended, Forwarding, Program};
 use crate::notify::ManagerAddress;
+use crate::report::reason;
 use crate::sys;
 use listenfd::ListenFd;
 use nix::net::if_::if_nametoindex;

@@ -10,6 +10,7 @@ use super::take::{Named, become_command, dialect};
 use crate::config::{self, Endpoint};
 use crate::control::GiveReply;
 use crate::listener::{self, Unfit};
+use crate::report::reason;
 use crate::store::{Holder, not_taken};
 use crate::sys;
 use nix::errno::Errno;
@@ -28,7 +29,7 @@ pub fn give(arguments: &Give) -> Exit {
         match sys::take_descriptor(*number) {
             Ok(fd) => sockets.push(fd),
             Err(error) => {
-                complain(&format!("--fd {number}: {error}"));
+                complain(&format!("--fd {number}: {}", reason(&error)));
                 return Exit::Usage;
             }
         }

@@ -5,6 +5,7 @@ use super::check::finish;
 use super::exit::Exit;
 use super::output::print;
 use crate::import::{self, FORMATS, Format, Unit};
+use crate::report::reason;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -88,7 +89,7 @@ fn text(path: &Path) -> Result<String, String> {
         io::ErrorKind::IsADirectory => {
             format!("{} is a directory: name the files in it", path.display())
         }
-        _ => format!("cannot read {}: {error}", path.display()),
+        _ => format!("cannot read {}: {}", path.display(), reason(&error)),
     })
 }
 

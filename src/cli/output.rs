@@ -1,7 +1,7 @@
 //! Printing what a verb has to say.
 
 use crate::control::clean;
-use crate::report::{Problem, Report, Sources, Style, describe, readable, render};
+use crate::report::{Problem, Report, Sources, Style, readable, render};
 use crate::shell::logging::{self, Entry, Sink, Stream, wants_colour};
 use std::io::{self, IsTerminal, Write};
 
@@ -117,14 +117,6 @@ pub fn complain(text: &str) {
 pub fn hint(text: &str) {
     let text = readable(text.to_owned());
     let _closed = writeln!(io::stderr().lock(), "  hint: {text}");
-}
-
-/// An error of the system in the words that are used everywhere else.
-pub fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(errno) => describe(errno),
-        None => error.to_string(),
-    }
 }
 
 /// The style of standard output: colours only on a terminal, and only if plain text was not asked for.

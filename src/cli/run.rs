@@ -17,7 +17,7 @@ use crate::diagnose::{self, Machine};
 use crate::host;
 use crate::listener::{self, AdoptError, Adopted, BindError, Inherited, Outcome, UnknownPorts};
 use crate::plan::{Plan, SocketKey};
-use crate::report::{Kind, Problem, Report, Sources};
+use crate::report::{Kind, Problem, Report, Sources, reason};
 use crate::shell::logging::Sink;
 use crate::shell::{
     Control, LeftWorker, Manager, ReadyWhen, Shell, Signals, clock, is_room_left, one_line,
@@ -88,7 +88,7 @@ fn control(arguments: &Run) -> Result<Option<ControlPath>, Exit> {
         Some(path) => match std::path::absolute(path) {
             Ok(path) => Some(path),
             Err(error) => {
-                log::error!("--control {}: {error}", path.display());
+                log::error!("--control {}: {}", path.display(), reason(&error));
                 return Err(Exit::Usage);
             }
         },
@@ -106,7 +106,7 @@ fn control(arguments: &Run) -> Result<Option<ControlPath>, Exit> {
 fn default_control() -> Option<PathBuf> {
     let found = socket::default_path().and_then(|path| {
         let made = socket::make_folder(&path);
-        made.map_err(|error| format!("{}: {error}", path.display()))?;
+        made.map_err(|error| format!("{}: {}", path.display(), reason(&error)))?;
         Ok(path)
     });
     if let Err(why) = &found {

@@ -4,7 +4,7 @@ use super::args::Take;
 use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
 use super::open_files::{raise_open_files, restore_open_files};
-use super::output::{self, complain, hint};
+use super::output::{complain, hint};
 use crate::config::Endpoint;
 use crate::control::TakeReply;
 use crate::handoff::{
@@ -12,6 +12,7 @@ use crate::handoff::{
 };
 use crate::launch_spec::Limit;
 use crate::listener;
+use crate::report::reason;
 use crate::sys;
 use serde_json::json;
 use std::io;
@@ -171,6 +172,6 @@ pub(super) fn become_command(
 }
 
 fn cannot(what: &str, error: &io::Error) -> Exit {
-    complain(&format!("cannot {what}: {}", output::reason(error)));
+    complain(&format!("cannot {what}: {}", reason(error)));
     Exit::Refused
 }

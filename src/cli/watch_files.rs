@@ -4,9 +4,9 @@
 use super::args::WatchFiles;
 use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
-use super::output::reason;
 use crate::control::Status;
 use crate::file_watch::FileWatch;
+use crate::report::reason;
 use crate::shell::clock;
 use crate::sys;
 use crate::verb::RESTART;

@@ -3,8 +3,8 @@
 use super::args::Web;
 use super::client::{Client, Failure, Wait};
 use super::exit::Exit;
-use super::output::reason;
 use crate::control::{MetricsReply, Status};
+use crate::report::reason;
 use crate::web::{Ask, Lines, Serve};
 use crate::{sys, usage, web};
 use listenfd::ListenFd;

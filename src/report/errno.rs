@@ -1,6 +1,7 @@
 //! Names and words of errno values.
 
 use nix::errno::Errno;
+use std::io;
 
 /// The symbolic name, such as `EADDRINUSE`; `errno 4242` for one this libc has no name for.
 pub fn name(errno: i32) -> String {
@@ -28,6 +29,13 @@ pub fn describe(errno: i32) -> String {
             format!("{lowered} ({known:?})")
         }
     }
+}
+
+/// The words for an error of the system; the error's own if it is none.
+pub fn reason(error: &io::Error) -> String {
+    error
+        .raw_os_error()
+        .map_or_else(|| error.to_string(), describe)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ mod suggest;
 mod text;
 mod words;
 
-pub use errno::{describe, name as errno_name};
+pub use errno::{describe, name as errno_name, reason};
 pub use json::to_json;
 pub use problem::{ADVICE_PER_KIND, ERRORS_PER_KIND, Holder, Kind, Problem, Report, Severity};
 pub use source::{FileId, Place, Sources};

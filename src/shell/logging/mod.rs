@@ -9,7 +9,7 @@ mod syslog;
 pub use entry::Entry;
 pub(super) use stderr::{flush, flush_and_watch, hold};
 
-use crate::report::describe;
+use crate::report::reason;
 use entry::priority;
 use env_logger::{Builder, Env, Target, WriteStyle};
 use journal::Journal;
@@ -107,11 +107,6 @@ impl Sink {
             },
         }
     }
-}
-
-fn reason(error: &io::Error) -> String {
-    let errno = error.raw_os_error();
-    errno.map_or_else(|| error.to_string(), describe)
 }
 
 fn has_journal() -> bool {
