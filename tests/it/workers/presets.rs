@@ -32,7 +32,8 @@ workers:
 #[derive(PartialEq)]
 enum Drains {
     All,
-    /// It may drop one that it has just accepted, at each stop.
+    /// Each of its processes may drop one that it has just accepted, and it may start others while it stops (a child
+    /// of Net::Server::PreFork ends at SIGHUP between accept(2) and `connected`).
     NotTheLast,
 }
 
@@ -69,10 +70,10 @@ fn survives_and(drains: Drains, world: &World, yaml: &str, load: impl Fn(SocketA
     kill(pid, Signal::SIGKILL);
     daemon.line(&["app", "SIGKILL"]);
     killed.wait_for_answers(100);
-    nobody_is_refused(killed);
+    nobody_is_refused(killed, CLIENTS);
     let ends = |load| match drains {
         Drains::All => drop(nobody_is_lost(load)),
-        Drains::NotTheLast => nobody_is_refused(load),
+        Drains::NotTheLast => nobody_is_refused(load, 3 * CLIENTS),
     };
 
     let restarted = load(address);
@@ -90,12 +91,12 @@ fn survives_and(drains: Drains, world: &World, yaml: &str, load: impl Fn(SocketA
     daemon.stop();
 }
 
-/// Of each client one connection may have been cut, and nothing else was lost.
+/// So many connections may have been cut at most, and nothing else was lost.
 #[track_caller]
-fn nobody_is_refused(load: Load) {
+fn nobody_is_refused(load: Load, cut: usize) {
     let summary = load.stop();
     let counts = &summary.counts;
-    assert!(counts.reset + counts.short <= CLIENTS, "{summary}");
+    assert!(counts.reset + counts.short <= cut, "{summary}");
     assert_eq!(counts.failed(), counts.reset + counts.short, "{summary}");
 }
 
