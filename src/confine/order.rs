@@ -7,13 +7,14 @@ use crate::launch_spec::{Credentials, Limit};
 use crate::sandbox::Sandbox;
 use crate::sandbox::paths::Implied;
 use crate::sys::{self, CStrings, EnvSlot};
+use crate::walk::spare_name;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Everything that is left to be done once the child of a launch has executed listend again.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,7 +160,11 @@ impl Order {
         let own = told.map(PathBuf::from);
         Implied {
             own: own.chain(self.runtime_directory.clone()).collect(),
-            hidden: self.control.clone().into_iter().collect(),
+            hidden: self
+                .control
+                .iter()
+                .flat_map(|path| both_names(path))
+                .collect(),
         }
     }
 
@@ -169,6 +174,12 @@ impl Order {
             .as_ref()
             .is_some_and(|name| name.starts_with('@'))
     }
+}
+
+/// A path, and the hard link to its file.
+fn both_names(path: &Path) -> [PathBuf; 2] {
+    let spare = spare_name(path.file_name().unwrap_or_default());
+    [path.to_owned(), path.with_file_name(spare)]
 }
 
 #[cfg(test)]

@@ -13,12 +13,11 @@ use super::bound::BoundSocket;
 use super::identity::PathIdentity;
 use super::unix_path;
 use crate::config::{Endpoint, UnixKind};
-use crate::walk::Place;
+use crate::walk::{Place, spare_name};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{FileStat, lstat};
 use nix::unistd::linkat;
-use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -65,10 +64,7 @@ pub(super) fn put_back(kind: UnixKind, path: &Path, identity: PathIdentity) -> b
 /// The path, and `.NAME.listend` beside it.
 fn places(path: &Path) -> Option<(Place, Place)> {
     let place = Place::of(path).ok()?;
-    let mut name = OsString::from(".");
-    name.push(place.name());
-    name.push(".listend");
-    let spare = place.beside(name).ok()?;
+    let spare = place.beside(spare_name(place.name())).ok()?;
     Some((place, spare))
 }
 

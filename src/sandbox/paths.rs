@@ -49,7 +49,7 @@ pub struct Rule {
 pub struct Implied {
     /// Paths of its own: its runtime directory, the notify socket.
     pub own: Vec<PathBuf>,
-    /// The control socket of listend: who may use it can start any program without a sandbox.
+    /// The control socket of listend, by each of its names: who may use it can start any program without a sandbox.
     pub hidden: Vec<PathBuf>,
 }
 

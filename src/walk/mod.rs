@@ -738,5 +738,13 @@ pub fn open_to_append(path: &Path, user: Option<u32>) -> Result<Output, Refused>
     }))
 }
 
+/// The name of the hard link beside a unix path: `.NAME.listend`.
+pub fn spare_name(name: &OsStr) -> OsString {
+    let mut spare = OsString::from(".");
+    spare.push(name);
+    spare.push(".listend");
+    spare
+}
+
 #[cfg(test)]
 mod tests;

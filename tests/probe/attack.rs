@@ -148,7 +148,13 @@ const ATTEMPTS: &[Attempt] = &[
         UnixStream::connect_addr(&address).map(drop)
     }),
     ("connect to the control socket", |around| {
-        UnixStream::connect(Path::new(&around.control)).map(drop)
+        let control = Path::new(&around.control);
+        let name = control.file_name().unwrap_or_default().to_string_lossy();
+        // The second name of its file, too.
+        let spare = control.with_file_name(format!(".{name}.listend"));
+        UnixStream::connect(control)
+            .or_else(|_| UnixStream::connect(spare))
+            .map(drop)
     }),
     ("connect to a server", |around| {
         TcpStream::connect(around.server).map(drop)

@@ -94,7 +94,7 @@ workers:
         if preset == "none" {
             ""
         } else {
-            ", read_only_paths: [$DIR/bin]"
+            ", read_only_paths: [$DIR/bin, $DIR/run]"
         },
         if who == Who::UserOfRoot {
             "    user: nobody\n"
