@@ -41,7 +41,10 @@ impl Shell {
     /// The kernel tells something about the control socket.
     pub(in crate::shell) fn control_event(&mut self, part: ControlPart, flags: EpollFlags) {
         match part {
-            ControlPart::Accept => self.control.accept(&self.epoll, self.reserve),
+            ControlPart::Accept => {
+                self.control
+                    .accept(&self.epoll, self.reserve, &self.processes);
+            }
             ControlPart::Client(id) => self.control.client_event(&self.epoll, id, flags),
             ControlPart::QueryOutput(id) => self.query_output(id),
             ControlPart::QueryEnd(id) => self.query_end(id),

@@ -34,6 +34,8 @@ pub(super) struct Peer {
     pub(super) built_in: bool,
     /// The worker that one of those may restart, and ask about, and do nothing else.
     restarts: Option<String>,
+    /// Whether it is in the sandbox of a worker, from which the socket is hidden: nothing that it asks is done.
+    pub(super) is_confined: bool,
 }
 
 impl Peer {
@@ -47,6 +49,7 @@ impl Peer {
             pid: credentials.pid(),
             built_in: false,
             restarts: None,
+            is_confined: false,
         })
     }
 
@@ -90,7 +93,7 @@ impl Peer {
                 None => Access::Look,
             };
         }
-        let Some(owner) = owner else {
+        let Some(owner) = owner.filter(|_| !self.is_confined) else {
             return Access::Nothing;
         };
         let peer = control::Peer {

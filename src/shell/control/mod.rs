@@ -6,6 +6,7 @@
 
 mod answer;
 pub(super) mod client;
+mod confined;
 mod events;
 mod give;
 pub(super) mod helper;
@@ -29,6 +30,7 @@ use crate::listener::{BindError, BoundSocket, SocketRecord};
 use crate::plan::Plan;
 use crate::shell::clock;
 use crate::shell::own_socket::OwnRepair;
+use crate::shell::process::Processes;
 use crate::shell::queues::QueueLog;
 use crate::shell::reserve::Reserve;
 use crate::shell::token::{ClientId, ControlPart, QueryId, Token};
@@ -359,7 +361,7 @@ impl Control {
         }
     }
 
-    fn accept(&mut self, epoll: &Epoll, reserve: Reserve) {
+    fn accept(&mut self, epoll: &Epoll, reserve: Reserve, processes: &Processes) {
         for _ in 0..ACCEPTS_PER_TURN {
             if self.clients.len() >= self.max_clients {
                 log::warn!(
@@ -387,7 +389,8 @@ impl Control {
                     _ => return,
                 },
             };
-            if let Ok(client) = Client::new(OwnedFd::from(accepted).into(), clock::now()) {
+            if let Ok(mut client) = Client::new(OwnedFd::from(accepted).into(), clock::now()) {
+                client.peer.is_confined = confined::is_confined(client.peer.pid, processes);
                 self.admit(epoll, client);
             }
         }

@@ -152,3 +152,55 @@ fn a_socket_to_tell_at_that_was_bound_again_is_reached_or_it_is_said_who_cannot(
         daemon.stop();
     }
 }
+
+// Its file is another one then, which no mount covers.
+#[test]
+fn a_control_socket_that_was_made_anew_takes_no_orders_from_a_sandbox() {
+    if !can_mount() {
+        return;
+    }
+    let world = World::new();
+    // With and without the parents by which it is known as the worker's.
+    let yaml = "
+listeners: { web: '127.0.0.1:0' }
+workers:
+  app:
+    command:
+      - sh
+      - -c
+      - >-
+        while sleep 0.1; do
+        \"$0\" status --control $DIR/own/control.sock 2>&1;
+        echo \"own $?\";
+        (setsid sh -c 'sleep 0.1; \"$0\" status --control $DIR/own/control.sock 2>&1; echo \"left $?\"' \"$0\" &);
+        done
+      - '{listend}'
+    listeners: [web]
+    output: 'file:$DIR/out'
+    sandbox: { protect_system: strict }
+";
+    let daemon = world.run_with(yaml, |start| {
+        start.words_behind(["--control", "$DIR/own/control.sock"]);
+    });
+    let said = || fs::read_to_string(world.path("out")).unwrap_or_default();
+    eventually("it has asked", || said().contains("own "));
+    daemon.pause();
+    fs::remove_dir_all(world.path("own")).expect("remove the folder");
+    daemon.resume();
+    daemon.line(&["control socket", "removed", "restored"]);
+    let before = said().len();
+    for asked in ["own ", "left "] {
+        eventually("it has asked again", || {
+            said()[before..].matches(asked).count() > 3
+        });
+    }
+    let said = said();
+    assert!(said[before..].contains("does not permit"), "{said}");
+    assert!(
+        !said.contains("own 0") && !said.contains("left 0"),
+        "{said}"
+    );
+    let from_outside = Varlink::to(&world.path("own/control.sock")).ask("Status", json!({}));
+    assert!(from_outside.to_string().contains("app"), "{from_outside}");
+    daemon.stop();
+}
