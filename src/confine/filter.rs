@@ -132,6 +132,10 @@ fn by_arguments(sandbox: &Sandbox) -> Refusals {
         // Time namespaces have a bit that clone(2) uses for the signal.
         refuse(libc::SYS_unshare, &[(0, Any(kinds | 0x80))]);
     }
+    if sandbox.has(Flag::ProtectProcesses) {
+        // Of the caller itself; the limits of another can stop it as a signal does.
+        refuse(libc::SYS_prlimit64, &[(0, NoneOf(vec![0]))]);
+    }
     if sandbox.has(Flag::LockPersonality) {
         // PER_LINUX, and what only asks.
         let other = NoneOf(vec![0, 0xffff_ffff]);

@@ -128,6 +128,13 @@ const ATTEMPTS: &[Attempt] = &[
     ("signal a process of its user", |around| {
         call(libc::SYS_kill, [around.victim as usize, 0, 0, 0, 0])
     }),
+    ("change the limits of a process of its user", |around| {
+        let core = libc::RLIMIT_CORE as usize;
+        let mut limit = [0_u64; 2];
+        let (victim, at) = (around.victim as usize, limit.as_mut_ptr() as usize);
+        call(libc::SYS_prlimit64, [victim, core, 0, at, 0])?;
+        call(libc::SYS_prlimit64, [victim, core, at, 0, 0])
+    }),
     ("take a descriptor of another worker", |around| {
         let pidfd = number(libc::SYS_pidfd_open, [around.victim as usize, 0, 0, 0, 0])?;
         // SAFETY: it is new, and nobody else's.

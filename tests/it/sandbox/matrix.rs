@@ -198,6 +198,7 @@ fn no_less_is_stopped(said: &str, done: &str) {
             "write where",
             "read temporary",
             "signal a",
+            "change the limits",
             "connect to a server",
             "setuid program",
         ];
