@@ -42,8 +42,10 @@ impl Shell {
     pub(in crate::shell) fn control_event(&mut self, part: ControlPart, flags: EpollFlags) {
         match part {
             ControlPart::Accept => {
-                self.control
-                    .accept(&self.epoll, self.reserve, &self.processes);
+                let mut all = self.definitions.all();
+                let has_sandboxes = all.any(|(_, _, one)| one.plan.sandbox.is_some());
+                let of_workers = has_sandboxes.then_some(&self.processes);
+                self.control.accept(&self.epoll, self.reserve, of_workers);
             }
             ControlPart::Client(id) => self.control.client_event(&self.epoll, id, flags),
             ControlPart::QueryOutput(id) => self.query_output(id),

@@ -361,7 +361,8 @@ impl Control {
         }
     }
 
-    fn accept(&mut self, epoll: &Epoll, reserve: Reserve, processes: &Processes) {
+    /// Takes some of those who wait; `of_workers` if any of these has a sandbox.
+    fn accept(&mut self, epoll: &Epoll, reserve: Reserve, of_workers: Option<&Processes>) {
         for _ in 0..ACCEPTS_PER_TURN {
             if self.clients.len() >= self.max_clients {
                 log::warn!(
@@ -390,7 +391,9 @@ impl Control {
                 },
             };
             if let Ok(mut client) = Client::new(OwnedFd::from(accepted).into(), clock::now()) {
-                client.peer.is_confined = confined::is_confined(client.peer.pid, processes);
+                let pid = client.peer.pid;
+                client.peer.is_confined =
+                    of_workers.is_some_and(|processes| confined::is_confined(pid, processes));
                 self.admit(epoll, client);
             }
         }
