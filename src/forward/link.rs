@@ -48,6 +48,17 @@ pub(super) enum Turn {
     Over,
 }
 
+/// What has come of taking bytes of a side.
+fn taken(result: nix::Result<usize>) -> Outcome {
+    match result {
+        Ok(0) => Outcome::End,
+        Ok(count) => Outcome::Moved(count),
+        Err(Errno::EINTR) => Outcome::Moved(0),
+        Err(Errno::EAGAIN) => Outcome::Blocked,
+        Err(_) => Outcome::Broken,
+    }
+}
+
 impl Link {
     pub fn new(client: Socket, server: Socket, now: Instant) -> Link {
         Link {
@@ -92,14 +103,8 @@ impl Link {
                 }
                 Step::Drop(from) => {
                     let source = self.sockets[from.index()].as_raw_fd();
-                    let outcome = match recv(source, &mut means.buffer, MsgFlags::MSG_DONTWAIT) {
-                        Ok(0) => Outcome::End,
-                        Ok(count) => Outcome::Moved(count),
-                        Err(Errno::EINTR) => Outcome::Moved(0),
-                        Err(Errno::EAGAIN) => Outcome::Blocked,
-                        Err(_) => Outcome::Broken,
-                    };
-                    self.connection.done(step, outcome);
+                    let result = recv(source, &mut means.buffer, MsgFlags::MSG_DONTWAIT);
+                    self.connection.done(step, taken(result));
                 }
             }
         }
@@ -124,15 +129,11 @@ impl Link {
         let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
         let socket = &self.sockets[from.index()];
         let outcome = match splice(socket, None, &pipe.write, None, pipe.size, flags) {
-            Ok(0) => Outcome::End,
-            Ok(count) => Outcome::Moved(count),
-            Err(Errno::EAGAIN) => Outcome::Blocked,
-            Err(Errno::EINTR) => Outcome::Moved(0),
             Err(Errno::EINVAL | Errno::ENOSYS) => {
                 self.copies = true;
                 Outcome::Moved(0)
             }
-            Err(_) => Outcome::Broken,
+            result => taken(result),
         };
         self.connection.done(Step::Pull(from), outcome);
         if self.connection.holds(from) {

@@ -2,13 +2,9 @@
 
 use super::clock;
 use super::process::{Process, Zombie};
-use super::turn::Shell;
+use super::turn::{SLICE, Shell};
 use crate::core::{ExitStatus, Input, ProcessId};
 use std::collections::BTreeSet;
-use std::time::Duration;
-
-/// How long a turn reaps; the rest stays for the next.
-const SLICE: Duration = Duration::from_millis(5);
 
 impl Shell {
     /// Reaps the child that SIGCHLD has named, if it serves a connection and has ended: most often that is all.

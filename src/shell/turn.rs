@@ -50,6 +50,10 @@ use std::time::Duration;
 /// How many events one turn takes from the kernel; the rest stays for the next.
 const EVENTS_PER_TURN: usize = 256;
 
+/// How long a turn takes what workers can send, or have end, without end: messages, and the ends of processes. The
+/// rest stays for the next.
+pub(super) const SLICE: Duration = Duration::from_millis(5);
+
 /// When a process that tells nobody whether it has reached its program is looked at for the first
 /// time, if nothing else happens before.
 pub(super) const LAUNCH_LOOK: Duration = Duration::from_millis(10);

@@ -2,6 +2,7 @@
 //! overlap, and of one that was given up.
 
 use crate::harness::reloading::{self, good_or_bad};
+use crate::harness::rollout;
 use crate::harness::varlink::{self, Varlink};
 use crate::harness::{Daemon, Puppet, Start, World, client, eventually, free_port};
 use serde_json::{Value, json};
@@ -519,18 +520,8 @@ workers:
 #[test]
 fn what_starts_again_after_a_crash_is_not_well_until_it_is_ready() {
     let world = World::new();
-    let daemon = varlink::run(
-        &world,
-        "
-listeners: { web: '127.0.0.1:0' }
-workers:
-  app:
-    command: [$PROBE, puppet, $EVENTS]
-    listeners: [web]
-    ready: notify
-    restart: { backoff: 1ms }
-",
-    );
+    let yaml = rollout::with(rollout::PUPPET, "restart: { backoff: 1ms }");
+    let daemon = varlink::run(&world, &yaml);
     let mut puppet = world.puppet();
     let mut client = Varlink::connect(&world);
     let instance = app(&mut client, json!({}))["instances"][0].take();

@@ -15,6 +15,7 @@ use crate::shell::clock;
 use crate::shell::fd_store::{How, RefusedFds};
 use crate::shell::process::Processes;
 use crate::shell::token::{NotifyPart, Token};
+use crate::shell::turn::SLICE;
 use crate::shell::turn::Shell;
 use crate::shell::{event_text, watch};
 use crate::stage::{LaunchFailure, Stage};
@@ -26,13 +27,11 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::unistd::{Pid, getsid, pipe2, read};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 /// The longest message in bytes, as systemd has it (PIPE_BUF). What is longer is dropped there, too.
 const LONGEST: usize = 4096;
-/// How many messages a turn takes if nobody is to be reaped, and for how long; the rest stays for the next.
+/// How many messages a turn takes if nobody is to be reaped; the rest stays for the next.
 const PER_TURN: usize = 64;
-const SLICE: Duration = Duration::from_millis(5);
 /// So many barriers are held at a time. With what one more message can bring (SCM_MAX_FD), they fit into the
 /// descriptors that are kept for it ([`crate::shell::reserve`]).
 const MOST_BARRIERS: usize = 64;
@@ -390,36 +389,32 @@ impl Shell {
             may_wait,
             no_numbers,
         } = self.notify.store.add(&self.epoll, instance, fds, how);
-        if no_numbers > 0 {
-            let instance_name = event_text::instance_name(&self.definitions, instance);
-            let about = ComplaintSubject::Worker(instance.worker);
-            self.notify.complain(Complaint::NoNumbers, about, &|| {
-                format!(
-                    "{instance_name}: closed {no_numbers} of the descriptors that it wanted to \
-                     store: listend has none left but those that it needs for starts \
-                     (RLIMIT_NOFILE)"
-                )
-            });
+        if no_room + may_wait + no_numbers == 0 {
+            return;
         }
-        if may_wait > 0 {
-            let instance_name = event_text::instance_name(&self.definitions, instance);
+        let no_room_for = format!("there is room for {at_most} (`fd_store`)");
+        let refused = [
+            (
+                Complaint::NoNumbers,
+                no_numbers,
+                "listend has none left but those that it needs for starts (RLIMIT_NOFILE)",
+            ),
+            (
+                Complaint::MayWait,
+                may_wait,
+                "they are on a file system that may not answer (FUSE, NFS and the like), or on one \
+                 mounted for others only",
+            ),
+            (Complaint::NoRoom, no_room, &no_room_for),
+        ];
+        for (complaint, count, why) in refused {
+            if count == 0 {
+                continue;
+            }
+            let name = event_text::instance_name(&self.definitions, instance);
             let about = ComplaintSubject::Worker(instance.worker);
-            self.notify.complain(Complaint::MayWait, about, &|| {
-                format!(
-                    "{instance_name}: closed {may_wait} of the descriptors that it wanted to \
-                     store: they are on a file system that may not answer (FUSE, NFS and the \
-                     like), or on one mounted for others only"
-                )
-            });
-        }
-        if no_room > 0 {
-            let instance_name = event_text::instance_name(&self.definitions, instance);
-            let about = ComplaintSubject::Worker(instance.worker);
-            self.notify.complain(Complaint::NoRoom, about, &|| {
-                format!(
-                    "{instance_name}: closed {no_room} of the descriptors that it wanted to \
-                     store: there is room for {at_most} (`fd_store`)"
-                )
+            self.notify.complain(complaint, about, &|| {
+                format!("{name}: closed {count} of the descriptors that it wanted to store: {why}")
             });
         }
     }
@@ -590,6 +585,7 @@ fn newline_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn notices_come_in_systemd_s_order() {

@@ -1,7 +1,7 @@
 //! What one side sends is what the other gets: bytes, ends and resets.
 
 use super::{ask, ready, rest, say, yaml, yaml_at};
-use crate::harness::{DEADLINE, World, client, eventually, kill, require_ipv6};
+use crate::harness::{DEADLINE, Daemon, World, client, eventually, kill, require_ipv6};
 use nix::sys::signal::Signal;
 use socket2::SockRef;
 use std::fs;
@@ -161,14 +161,12 @@ fn every_kind_of_address_can_be_on_either_side() {
     }
 }
 
-/// A server that listens and never accepts: the queue of the kernel is all there is.
-#[test]
-fn a_server_that_takes_nothing_stops_the_client_by_back_pressure() {
-    let world = World::new();
+/// What comes is forwarded to a server that is this process's own.
+fn to_a_server_of_the_test(world: &World) -> (Daemon, TcpListener) {
     let server = TcpListener::bind("127.0.0.1:0").expect("bind");
     let to = server.local_addr().expect("an address");
     let daemon = ready(
-        &world,
+        world,
         &format!(
             "
 listeners: {{ web: '127.0.0.1:0' }}
@@ -176,6 +174,14 @@ workers: {{ app: {{ listeners: [web], forward: '{to}' }} }}
 "
         ),
     );
+    (daemon, server)
+}
+
+/// A server that listens and never accepts: the queue of the kernel is all there is.
+#[test]
+fn a_server_that_takes_nothing_stops_the_client_by_back_pressure() {
+    let world = World::new();
+    let (daemon, server) = to_a_server_of_the_test(&world);
     let mut stream = client::tcp(daemon.address("web")).expect("connect");
     stream.set_nonblocking(true).expect("non-blocking");
     let (mut peer, _) = server.accept().expect("it is connected");
@@ -206,17 +212,7 @@ workers: {{ app: {{ listeners: [web], forward: '{to}' }} }}
 #[test]
 fn a_client_that_is_gone_frees_a_server_that_waits_to_be_rid_of_its_answer() {
     let world = World::new();
-    let server = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let to = server.local_addr().expect("an address");
-    let daemon = ready(
-        &world,
-        &format!(
-            "
-listeners: {{ web: '127.0.0.1:0' }}
-workers: {{ app: {{ listeners: [web], forward: '{to}' }} }}
-"
-        ),
-    );
+    let (daemon, server) = to_a_server_of_the_test(&world);
     let echo = thread::spawn(move || {
         let (mut peer, _) = server.accept().expect("it is connected");
         peer.set_write_timeout(Some(DEADLINE)).expect("a timeout");

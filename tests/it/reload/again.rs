@@ -693,17 +693,21 @@ fn a_reload_is_answered_when_what_it_gives_up_is_free() {
     daemon.stop();
 }
 
-#[test]
-fn who_reads_a_configuration_ends_with_a_daemon_that_is_killed() {
-    let world = World::new();
-    let daemon = run(&world, "listeners: { one: '127.0.0.1:0' }\nworkers: {}\n");
+/// A daemon whose configuration is a FIFO by now, of which somebody who writes does not come to an end.
+fn with_an_endless_configuration(world: &World) -> (Daemon, fs::File) {
+    let daemon = run(world, "listeners: { one: '127.0.0.1:0' }\nworkers: {}\n");
     daemon.line(&["listen", "bound"]);
     let file = world.path("listend.yaml");
     fs::remove_file(&file).expect("remove");
     mkfifo(&file, Mode::S_IRWXU).expect("mkfifo");
-    // Somebody who writes, and does not come to an end.
     let both = fs::OpenOptions::new().read(true).write(true).open(&file);
-    let _writer = both.expect("a FIFO");
+    (daemon, both.expect("a FIFO"))
+}
+
+#[test]
+fn who_reads_a_configuration_ends_with_a_daemon_that_is_killed() {
+    let world = World::new();
+    let (daemon, _writer) = with_an_endless_configuration(&world);
     daemon.signal(Signal::SIGHUP);
     let mut readers = Vec::new();
     eventually("somebody reads the configuration", || {
@@ -722,13 +726,7 @@ fn who_reads_a_configuration_ends_with_a_daemon_that_is_killed() {
 #[test]
 fn a_reload_that_nobody_waits_for_any_more_is_given_up() {
     let world = World::new();
-    let daemon = run(&world, "listeners: { one: '127.0.0.1:0' }\nworkers: {}\n");
-    daemon.line(&["listen", "bound"]);
-    let file = world.path("listend.yaml");
-    fs::remove_file(&file).expect("remove");
-    mkfifo(&file, Mode::S_IRWXU).expect("mkfifo");
-    let both = fs::OpenOptions::new().read(true).write(true).open(&file);
-    let _writer = both.expect("a FIFO");
+    let (daemon, _writer) = with_an_endless_configuration(&world);
     let mut client = Varlink::connect(&world);
     client.call_with("Reload", json!({}), json!({ "more": true }));
     eventually("somebody reads the configuration", || {
