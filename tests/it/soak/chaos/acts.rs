@@ -233,6 +233,8 @@ fn sighup(soak: &mut Soak<'_>) -> String {
     let changed = change_revisions(soak);
     soak.write();
     soak.guard.signal(Signal::SIGHUP);
+    // Waits for the rollouts that the signal began: what ends before min_ready rolls them back.
+    soak.ask("Reload", &json!({}));
     format!("{changed:?}")
 }
 
