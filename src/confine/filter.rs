@@ -4,7 +4,9 @@ use super::by_number::{self, Answer, Condition, Refusal};
 use super::order::Order;
 use super::outcome::{Outcome, failure};
 use super::spaces::Spaces;
-use crate::sandbox::{Calls, Families, Family, Flag, Sandbox, numbers_of, resolve_calls};
+use crate::sandbox::{
+    Calls, Families, Family, Flag, Sandbox, numbers_of, permits_by_name, resolve_calls,
+};
 use crate::stage::Stage;
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long};
@@ -142,6 +144,10 @@ fn by_arguments(sandbox: &Sandbox) -> Refusals {
         refuse(libc::SYS_personality, &[(0, other)]);
     }
     if sandbox.has(Flag::MemoryDenyWriteExecute) {
+        // It makes everything that can be read executable; all bits only ask.
+        let implies = Any(libc::READ_IMPLIES_EXEC.cast_unsigned());
+        let sets = NoneOf(vec![u32::MAX]);
+        refuse(libc::SYS_personality, &[(0, implies), (0, sets)]);
         let both = all_of(libc::PROT_EXEC | libc::PROT_WRITE);
         refuse(libc::SYS_mmap, &[(2, both)]);
         for call in [libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
@@ -201,7 +207,19 @@ fn whole(sandbox: &Sandbox, spaces: &Spaces) -> Vec<i64> {
             libc::SYS_mq_open,
         ]);
     }
+    if is_passed_by_rings(sandbox, spaces) {
+        calls.push(libc::SYS_io_uring_setup);
+    }
     calls
+}
+
+/// Whether io_uring(7) would do what is refused: its operations are calls that no filter sees. Among them are
+/// socket(2), and openat(2) with a mode. Other processes cannot pass a ring on (unix(7), Linux 6.7).
+fn is_passed_by_rings(sandbox: &Sandbox, spaces: &Spaces) -> bool {
+    let filters = of_sockets(sandbox, spaces).is_some()
+        || sandbox.has(Flag::RestrictSuidSgid)
+        || !sandbox.system_calls.is_empty();
+    filters && !permits_by_name(&sandbox.system_calls, "io_uring_setup")
 }
 
 /// What restricts socket(2): the families of the configuration, and those that a network namespace would have
@@ -271,18 +289,83 @@ fn opens() -> &'static [(c_long, u8, u8)] {
 mod tests {
     use super::*;
 
+    /// What is answered to this call, with this as its first argument.
+    fn answer(sandbox: &Sandbox, call: c_long, first: u32) -> u32 {
+        match program(sandbox, &Spaces::default(), TargetArch::x86_64) {
+            Some(program) => by_number::tests::answer(&program, call, [first, 0, 0, 0, 0, 0]),
+            None => libc::SECCOMP_RET_ALLOW,
+        }
+    }
+
+    const REFUSED: u32 = libc::SECCOMP_RET_ERRNO | EPERM as u32;
+    const PASSED: u32 = libc::SECCOMP_RET_ALLOW;
+
+    // It did: READ_IMPLIES_EXEC makes what is mapped to be written executable, too.
+    #[test]
+    fn a_personality_does_not_make_written_memory_executable() {
+        let sandbox = Sandbox {
+            flags: BTreeSet::from([Flag::MemoryDenyWriteExecute]),
+            ..Sandbox::default()
+        };
+        for (personality, expected) in [
+            (0x0040_0000, REFUSED),
+            (0x0044_0000, REFUSED),
+            (0x0004_0000, PASSED),
+            (0, PASSED),
+            (u32::MAX, PASSED),
+        ] {
+            let said = answer(&sandbox, libc::SYS_personality, personality);
+            assert_eq!(said, expected, "{personality:#x}");
+        }
+    }
+
+    // Its operations make sockets and files as the calls do that are refused.
+    #[test]
+    fn io_uring_is_refused_where_it_would_pass_by_the_filter() {
+        let call = |words: &[&str]| Sandbox {
+            system_calls: words
+                .iter()
+                .map(|word| crate::sandbox::Term::read(word).expect("a word"))
+                .collect(),
+            ..Sandbox::default()
+        };
+        let flag = |flag| Sandbox {
+            flags: BTreeSet::from([flag]),
+            ..Sandbox::default()
+        };
+        let families = Sandbox {
+            families: Some(Families::AllBut(BTreeSet::from([Family::of("AF_INET")]))),
+            ..Sandbox::default()
+        };
+        for (sandbox, expected) in [
+            (Sandbox::default(), PASSED),
+            (families, REFUSED),
+            (flag(Flag::RestrictSuidSgid), REFUSED),
+            // Without a network namespace a filter does it.
+            (flag(Flag::PrivateNetwork), REFUSED),
+            (flag(Flag::ProtectClock), PASSED),
+            (call(&["@system-service"]), REFUSED),
+            (call(&["@system-service", "io_uring_setup"]), PASSED),
+            (call(&["~@clock"]), REFUSED),
+            (call(&["~@clock", "io_uring_setup"]), PASSED),
+            (
+                call(&["~@clock", "io_uring_setup", "~io_uring_setup"]),
+                REFUSED,
+            ),
+        ] {
+            let said = answer(&sandbox, libc::SYS_io_uring_setup, 1);
+            assert_eq!(said, expected, "{sandbox:?}");
+        }
+    }
+
     /// What is answered to socket(2) of the families that most programs use.
     fn sockets(families: Families) -> [u32; 3] {
         let sandbox = Sandbox {
             families: Some(families),
             ..Sandbox::default()
         };
-        let program = program(&sandbox, &Spaces::default(), TargetArch::x86_64);
-        let program = program.expect("a filter");
-        [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|family| {
-            let arguments = [family.cast_unsigned(), 0, 0, 0, 0, 0];
-            by_number::tests::answer(&program, libc::SYS_socket, arguments)
-        })
+        [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6]
+            .map(|family| answer(&sandbox, libc::SYS_socket, family.cast_unsigned()))
     }
 
     #[test]

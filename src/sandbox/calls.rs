@@ -117,6 +117,12 @@ pub fn resolve(terms: &[Term]) -> Option<Calls> {
     })
 }
 
+/// Whether this call is permitted by its own name, and not in a set. The last word about it counts.
+pub fn permits_by_name(terms: &[Term], call: &str) -> bool {
+    let last = terms.iter().rfind(|term| term.name == call);
+    last.is_some_and(|term| !term.is_denied)
+}
+
 /// The numbers of the calls of a set.
 pub fn numbers_of(set: &str) -> BTreeSet<i64> {
     let mut calls = BTreeSet::new();

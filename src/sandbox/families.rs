@@ -53,7 +53,7 @@ impl Family {
         number.or_else(|| word.parse().ok()).map(Family::Number)
     }
 
-    pub(super) fn of(word: &str) -> Family {
+    pub(crate) fn of(word: &str) -> Family {
         Family::from_word(word).unwrap_or(Family::Inherited)
     }
 }

@@ -14,7 +14,7 @@ mod preset;
 mod text;
 mod view;
 
-pub use calls::{Calls, Term, numbers_of, resolve as resolve_calls};
+pub use calls::{Calls, Term, numbers_of, permits_by_name, resolve as resolve_calls};
 pub use families::{Families, Family};
 pub use flag::Flag;
 pub use limits::{Limits, Most, Permyriad, Quota, Setting, Totals, WHOLE};

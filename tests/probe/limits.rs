@@ -265,6 +265,13 @@ const ATTEMPTS: &[Attempt] = &[
             call(libc::SYS_sched_setattr, [0, at, 0, 0, 0])
         })
     }),
+    ("map memory to write with another personality", || {
+        in_a_child(|| {
+            let read_implies_exec = 0x040_0000;
+            call(libc::SYS_personality, [read_implies_exec, 0, 0, 0, 0])?;
+            map((libc::PROT_READ | libc::PROT_WRITE) as usize).map(drop)
+        })
+    }),
     ("map memory to write and execute", || {
         let both = (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC) as usize;
         map(both).map(drop)

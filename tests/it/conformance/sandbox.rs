@@ -154,6 +154,12 @@ const DIFFERENT: &[(&str, &str, &str, &str)] = &[
     ("nested", "open /etc/passwd", "*", "EACCES"),
     // What it is told is in memory, where a filter cannot look.
     ("realtime", "sched_setattr", "yes", "EPERM"),
+    // No filter sees what it is told to do.
+    ("suid", "use io_uring", "yes", "EPERM"),
+    ("families", "use io_uring", "yes", "EPERM"),
+    ("other-families", "use io_uring", "yes", "EPERM"),
+    ("calls", "use io_uring", "yes", "EPERM"),
+    ("other-calls", "use io_uring", "yes", "EPERM"),
     // Refused by the filter, and not by prctl(2) with PR_SET_MDWE.
     ("execute", "make memory executable", "EACCES", "EPERM"),
     ("execute", "map memory to write", "EACCES", "EPERM"),
