@@ -183,7 +183,11 @@ pub(super) fn find_socket(endpoint: &Endpoint, inode: u32, machine: &Machine) ->
 
 /// Says who has the socket or FIFO at a path, or where a link there leads.
 pub(super) fn find_file(endpoint: &Endpoint, path: &Path, machine: &Machine) -> Finding {
-    let target = std::fs::read_link(path);
+    // The target of a link counts from the folder of the link. What leads nowhere may still be somebody's name.
+    let target = path.canonicalize().or_else(|_| {
+        let target = std::fs::read_link(path)?;
+        Ok::<_, std::io::Error>(path.parent().unwrap_or(path).join(target))
+    });
     let path = target.as_deref().unwrap_or(path);
     let is_fifo = path.metadata().is_ok_and(|file| file.file_type().is_fifo());
     let occupant = unix(&UnixName::Path(path.to_owned()), machine).or_else(|| {
@@ -493,6 +497,37 @@ mod tests {
         );
         drop(server);
         assert_eq!(shared_by(&machine), [""; 0]);
+    }
+
+    // A relative target was looked for where listend runs, and a FIFO only under the name that was asked for.
+    #[test]
+    fn a_link_is_followed_from_where_it_is() {
+        use std::os::unix::fs::symlink;
+        let folder = std::env::temp_dir().join(format!("listend-find-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let at = |name: &str| folder.join(name);
+        let _server = std::os::unix::net::UnixListener::bind(at("real.sock")).unwrap();
+        nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let both = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(at("fifo"))
+            .unwrap();
+        symlink("real.sock", at("to-socket")).unwrap();
+        symlink("fifo", at("to-fifo")).unwrap();
+        symlink(
+            "../".to_owned() + &folder.file_name().unwrap().to_string_lossy(),
+            at("here"),
+        )
+        .unwrap();
+        let endpoint = Endpoint::Fifo { path: at("x") };
+        for name in ["to-socket", "to-fifo", "here/fifo", "here/real.sock"] {
+            let found = find_file(&endpoint, &at(name), &Machine::new());
+            let own = std::process::id() as i32;
+            assert_eq!(found.pids, [own], "{name}");
+        }
+        drop(both);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
