@@ -213,7 +213,11 @@ fn walk(paths: &[PathBuf]) -> (HashSet<PathBuf>, BTreeMap<PathBuf, Seen>) {
         }
         // A file by itself: an editor replaces it. So does who lets a link lead to another release.
         if !path.is_dir() || path.is_symlink() {
-            folders.extend(path.parent().map(Path::to_owned));
+            folders.extend(path.parent().map(|parent| match parent.as_os_str() {
+                // Of a name alone. No path at all is nowhere (inotify_add_watch(2): ENOENT).
+                none if none.is_empty() => PathBuf::from("."),
+                _ => parent.to_owned(),
+            }));
         }
     }
     (folders, files)
@@ -333,6 +337,14 @@ mod tests {
     }
 
     // The release that runs is often at a link.
+    // `listend exec --watch app.py` never saw a change.
+    #[test]
+    fn a_name_alone_is_in_the_working_directory() {
+        let (folders, files) = walk(&[PathBuf::from("Cargo.toml")]);
+        assert_eq!(folders, HashSet::from([PathBuf::from(".")]));
+        assert!(files.contains_key(Path::new("Cargo.toml")));
+    }
+
     #[test]
     fn a_link_that_leads_elsewhere_is_a_change() {
         let folder = Folder::new("link");

@@ -38,10 +38,10 @@ fn watch(arguments: WatchFiles) -> io::Result<()> {
     let WatchFiles { worker, paths } = arguments;
     let mut client = connection()?;
     let mut files = FileWatch::new(paths)?;
-    log::info!(
-        "{worker}: it is restarted when one of {} files changes",
-        files.count()
-    );
+    match files.count() {
+        1 => log::info!("{worker}: it is restarted when a file changes"),
+        count => log::info!("{worker}: it is restarted when one of {count} files changes"),
+    }
     let mut changed = changed_unseen(&mut client, &worker, &files);
     if !changed.is_empty() {
         // It may be under way.

@@ -119,9 +119,7 @@ workers:
     rollout: { min_ready: 0s }
 ";
         let mut guarded = guarded(&world, yaml);
-        guarded
-            .guard
-            .line(&["it is restarted when one of 1 files changes"]);
+        guarded.guard.line(&["it is restarted when a file changes"]);
         let load = Load::start(guarded.guard.address("web"), 2);
         load.wait_for_version("v0", 20);
         guarded.strike(blow);
@@ -157,12 +155,12 @@ workers:
         for count in 1..=2 {
             guarded
                 .guard
-                .lines(&["it is restarted when one of 1 files changes"], count);
+                .lines(&["it is restarted when a file changes"], count);
             guarded.strike(blow);
         }
         guarded
             .guard
-            .lines(&["it is restarted when one of 1 files changes"], 3);
+            .lines(&["it is restarted when a file changes"], 3);
         // What it has asked for comes before this answer.
         let _answered = Varlink::connect(&world).ask("Status", json!({}));
         assert!(guarded.guard.lines_so_far(&["restarting it"]).is_empty());
