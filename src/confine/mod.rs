@@ -63,7 +63,7 @@ fn steps(order: &Order) -> Outcome<Infallible> {
         let what = "cannot switch the loopback interface on";
         sys::switch_loopback_on().map_err(failed(Stage::Namespaces, what))?;
     }
-    spaces::give_up_capabilities(order, &spaces)?;
+    spaces::give_up_capabilities(order, &mut spaces)?;
     if !spaces.has_switched {
         user::switch_user(order)?;
     }
@@ -95,6 +95,7 @@ fn steps(order: &Order) -> Outcome<Infallible> {
         sys::default_broken_pipe();
     }
     set_limits(&order.limits)?;
+    spaces::keep_no_other_capabilities(order, &spaces)?;
     filter::install(order, &spaces)?;
     let errno = match nix::unistd::execve(&order.program, &order.arguments, &order.environment()) {
         Ok(never) => match never {},

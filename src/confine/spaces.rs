@@ -25,6 +25,8 @@ pub(super) struct Spaces {
     pub(super) is_own_user: bool,
     /// Whether it runs as the user of the worker by now.
     pub(super) has_switched: bool,
+    /// Its bounding set has what it is not to have.
+    pub(super) is_unbounded: bool,
     /// Why it has none, if it wanted some.
     pub(super) refused: Option<String>,
 }
@@ -134,23 +136,18 @@ pub(super) fn pass_no_capabilities_on() -> Outcome {
 
 /// Takes from the bounding set what the worker is not to have: nothing can give it that again. In a user namespace of
 /// its own that is everything, or it could undo the mounts.
-pub(super) fn give_up_capabilities(order: &Order, spaces: &Spaces) -> Outcome {
+pub(super) fn give_up_capabilities(order: &Order, spaces: &mut Spaces) -> Outcome {
     let sandbox = &order.sandbox;
-    let flags = sandbox.flags.iter();
-    let taken: Vec<u8> = flags
-        .flat_map(|flag| flag.capabilities())
-        .copied()
-        .collect();
-    if sandbox.capabilities.is_none() && taken.is_empty() && !spaces.is_own_user {
+    let takes = sandbox.capabilities.is_some()
+        || sandbox
+            .flags
+            .iter()
+            .any(|flag| !flag.capabilities().is_empty());
+    if !takes && !spaces.is_own_user {
         return Ok(());
     }
-    let is_kept = |one: &Capability| {
-        let of_list = sandbox.capabilities.as_ref();
-        let is_left = of_list.is_none_or(|kept| kept.contains(&one.index()));
-        is_left && !taken.contains(&one.index()) && !spaces.is_own_user
-    };
     if !may(Capability::CAP_SETPCAP) {
-        // It has none that it could keep, and `no_new_privileges` keeps programs from giving it some.
+        spaces.is_unbounded = true;
         return Ok(());
     }
     let failed = |error: caps::errors::CapsError| {
@@ -161,8 +158,43 @@ pub(super) fn give_up_capabilities(order: &Order, spaces: &Spaces) -> Outcome {
         )
     };
     for one in caps::read(None, CapSet::Bounding).map_err(failed)? {
-        if !is_kept(&one) {
+        if spaces.is_own_user || !is_left(order, one) {
             caps::drop(None, CapSet::Bounding, one).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the sandbox leaves this one to the worker.
+fn is_left(order: &Order, one: Capability) -> bool {
+    let sandbox = &order.sandbox;
+    let of_list = sandbox.capabilities.as_ref();
+    let mut taken = sandbox.flags.iter().flat_map(|flag| flag.capabilities());
+    of_list.is_none_or(|kept| kept.contains(&one.index()))
+        && !taken.any(|taken| *taken == one.index())
+}
+
+/// Does without the bounding set where that cannot be changed. A program that is executed by root has the whole
+/// bounding set, but with no_new_privs nothing that the caller has not (capabilities(7)).
+pub(super) fn keep_no_other_capabilities(order: &Order, spaces: &Spaces) -> Outcome {
+    if !spaces.is_unbounded {
+        return Ok(());
+    }
+    let failed = |error: &dyn std::fmt::Display| {
+        let what = format!("without CAP_SETPCAP: {error}");
+        failure(Stage::Capabilities, Errno::EPERM, what)
+    };
+    nix::sys::prctl::set_no_new_privs().map_err(|errno| failed(&errno.desc()))?;
+    // What is effective is permitted, too.
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        let has = caps::read(None, set).map_err(|error| failed(&error))?;
+        let left: caps::CapsHashSet = has
+            .iter()
+            .copied()
+            .filter(|one| is_left(order, *one))
+            .collect();
+        if left != has {
+            caps::set(None, set, &left).map_err(|error| failed(&error))?;
         }
     }
     Ok(())

@@ -106,6 +106,31 @@ fn its_user_umask_and_limits_are_those_of_its_keys() {
     daemon.stop();
 }
 
+// It had all but that one: the bounding set was left as it was, and root has that with every program.
+#[test]
+fn a_worker_of_root_has_no_capability_that_listend_cannot_take_from_the_bounding_set() {
+    if !require_root() {
+        return;
+    }
+    for (capabilities, expected) in [("[]", "0"), ("[CAP_CHOWN]", "1")] {
+        let world = World::new();
+        let lines = format!("sandbox: {{ capabilities: {capabilities} }}");
+        let daemon = world.run_with(&yaml(PUPPET, &lines), |start| {
+            start.through(["setpriv", "--bounding-set", "-setpcap"]);
+        });
+        let status = world.puppet().report.status;
+        for set in ["CapPrm", "CapEff"] {
+            assert_eq!(
+                status[set].trim_start_matches('0'),
+                expected.trim_start_matches('0'),
+                "{set}"
+            );
+        }
+        assert_eq!(status["CapInh"], "0000000000000000");
+        daemon.stop();
+    }
+}
+
 // What sets the sandbox up needs more of both.
 #[test]
 fn limits_that_are_enough_for_the_worker_are_enough() {
