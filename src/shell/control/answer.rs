@@ -1,6 +1,7 @@
 //! From a call to its answer.
 
 use super::client::{Gone, UnderWay, WaitsFor};
+use super::confined::Origin;
 use super::helper::Question;
 use super::status::{ended, word_for};
 use super::{Control, NAMES_COMPARED, SLICE};
@@ -17,6 +18,7 @@ use crate::shell::turn::Shell;
 use crate::shell::{clock, event_text};
 use crate::verb::{Command, Verb};
 use nix::sys::epoll::EpollFlags;
+use nix::unistd::getppid;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,8 +46,11 @@ impl Shell {
             ControlPart::Accept => {
                 let mut all = self.definitions.all();
                 let has_sandboxes = all.any(|(_, _, one)| one.plan.sandbox.is_some());
-                let of_workers = has_sandboxes.then_some(&self.processes);
-                self.control.accept(&self.epoll, self.reserve, of_workers);
+                let of_sandboxes = has_sandboxes.then(|| Origin {
+                    processes: &self.processes,
+                    keeper: self.store.has_keeper().then(|| getppid().as_raw()),
+                });
+                self.control.accept(&self.epoll, self.reserve, of_sandboxes);
             }
             ControlPart::Client(id) => self.control.client_event(&self.epoll, id, flags),
             ControlPart::QueryOutput(id) => self.query_output(id),

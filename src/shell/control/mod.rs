@@ -30,12 +30,12 @@ use crate::listener::{BindError, BoundSocket, SocketRecord};
 use crate::plan::Plan;
 use crate::shell::clock;
 use crate::shell::own_socket::OwnRepair;
-use crate::shell::process::Processes;
 use crate::shell::queues::QueueLog;
 use crate::shell::reserve::Reserve;
 use crate::shell::token::{ClientId, ControlPart, QueryId, Token};
 use crate::sys::SharedFd;
 use client::{Client, Gone, WaitsFor};
+use confined::Origin;
 use helper::HelperQuery;
 use nix::errno::Errno;
 use nix::libc;
@@ -361,8 +361,8 @@ impl Control {
         }
     }
 
-    /// Takes some of those who wait; `of_workers` if any of these has a sandbox.
-    fn accept(&mut self, epoll: &Epoll, reserve: Reserve, of_workers: Option<&Processes>) {
+    /// Takes some of those who wait; `of_sandboxes` if any worker has one.
+    fn accept(&mut self, epoll: &Epoll, reserve: Reserve, of_sandboxes: Option<Origin<'_>>) {
         for _ in 0..ACCEPTS_PER_TURN {
             if self.clients.len() >= self.max_clients {
                 log::warn!(
@@ -392,8 +392,7 @@ impl Control {
             };
             if let Ok(mut client) = Client::new(OwnedFd::from(accepted).into(), clock::now()) {
                 let pid = client.peer.pid;
-                client.peer.is_confined =
-                    of_workers.is_some_and(|processes| confined::is_confined(pid, processes));
+                client.peer.is_confined = of_sandboxes.is_some_and(|origin| origin.is_of(pid));
                 self.admit(epoll, client);
             }
         }

@@ -163,6 +163,11 @@ pub fn left_files() -> Option<PathBuf> {
 }
 
 impl Store {
+    /// Whether somebody keeps descriptors: who started listend.
+    pub(super) fn has_keeper(&self) -> bool {
+        self.keeper.is_some()
+    }
+
     /// Goes on with the snapshot of the listend before and with the names under which the keeper has its
     /// descriptors: it keeps nothing twice, and so nothing under a second name.
     pub(super) fn continued(

@@ -2,12 +2,15 @@
 //! is started after it has the same sandbox.
 
 use super::starts::can_mount;
+use crate::harness::app::yaml;
 use crate::harness::reloading::ask;
 use crate::harness::varlink::Varlink;
-use crate::harness::{World, eventually, exists, rollout};
+use crate::harness::{World, eventually, exists, listend_path, require_root, rollout};
 use crate::survival::{BLOWS, guarded, puppets};
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 const SANDBOX: &str = "preset: strict, read_write_paths: [$DIR]";
 
@@ -151,6 +154,40 @@ fn a_socket_to_tell_at_that_was_bound_again_is_reached_or_it_is_said_who_cannot(
         }
         daemon.stop();
     }
+}
+
+// Of a process of root a daemon of a user cannot read the mount namespace, and a shell that has started both is no keeper
+// of the descriptors, to whom workers fall.
+#[test]
+fn root_is_heard_by_the_daemon_of_a_user_that_the_same_shell_has_started() {
+    if !require_root() {
+        return;
+    }
+    let world = World::new();
+    fs::create_dir(world.path("run")).expect("create a folder");
+    for (place, mode) in [(world.dir().to_owned(), 0o755), (world.path("run"), 0o777)] {
+        fs::set_permissions(place, fs::Permissions::from_mode(mode)).expect("chmod");
+    }
+    let lines = "sandbox: { protect_clock: true }";
+    let daemon = world.run_with(&yaml("[sleep, '60']", lines), |start| {
+        start.words_behind(["--control", "$DIR/run/control.sock"]);
+        start.through([
+            "setpriv",
+            "--reuid=60001",
+            "--regid=60001",
+            "--clear-groups",
+        ]);
+    });
+    let control = world.path("run/control.sock");
+    eventually("the control socket is there", || control.exists());
+    let done = Command::new(listend_path())
+        .args(["restart", "app", "--control"])
+        .arg(&control)
+        .output()
+        .expect("execute listend");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    daemon.stop();
 }
 
 // Its file is another one then, which no mount covers.
