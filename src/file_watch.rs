@@ -211,16 +211,56 @@ fn walk(paths: &[PathBuf]) -> (HashSet<PathBuf>, BTreeMap<PathBuf, Seen>) {
             };
             files.insert(entry.into_path(), seen);
         }
-        // A file by itself: an editor replaces it. So does who lets a link lead to another release.
-        if !path.is_dir() || path.is_symlink() {
-            folders.extend(path.parent().map(|parent| match parent.as_os_str() {
-                // Of a name alone. No path at all is nowhere (inotify_add_watch(2): ENOENT).
-                none if none.is_empty() => PathBuf::from("."),
-                _ => parent.to_owned(),
-            }));
+        // A file by itself: an editor replaces it.
+        if !path.is_dir() {
+            folders.insert(folder_of(path).to_owned());
         }
+        folders.extend(on_the_way(path));
     }
     (folders, files)
+}
+
+/// The folder of what a path names.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        // Of a name alone. No path at all is nowhere (inotify_add_watch(2): ENOENT).
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => Path::new("/"),
+    }
+}
+
+/// The folders in which it is decided where a path leads: those of the links on its way, which who installs another
+/// release lets lead elsewhere, and the one in which the next part is missing.
+fn on_the_way(path: &Path) -> HashSet<PathBuf> {
+    let mut folders = HashSet::new();
+    let mut ways = vec![path.to_owned()];
+    // As many links as the kernel follows (path_resolution(7)).
+    for _ in 0..=40 {
+        let Some(way) = ways.pop() else { break };
+        // Without a slash at the end, which would be behind the link.
+        let way: PathBuf = way.components().collect();
+        let is_missing = way.symlink_metadata().is_err();
+        let parts = way.ancestors();
+        let mut parts = parts.filter(|part| !part.as_os_str().is_empty());
+        if is_missing {
+            let there = parts.clone().find(|part| part.is_dir());
+            folders.insert(there.unwrap_or(Path::new(".")).to_owned());
+        }
+        // The outermost: behind it, the way goes on from where it leads.
+        let links = parts.by_ref().filter_map(|part| {
+            let target = part.read_link().ok()?;
+            Some((part, target))
+        });
+        let Some((link, target)) = links.last() else {
+            continue;
+        };
+        let folder = folder_of(link);
+        folders.insert(folder.to_owned());
+        let rest = way.strip_prefix(link).unwrap_or(Path::new(""));
+        ways.push(folder.join(target).join(rest));
+    }
+    folders
 }
 
 /// ctime; `None` before 1970.
@@ -336,7 +376,6 @@ mod tests {
         assert_eq!(poll(&mut polled, PollTimeout::ZERO), Ok(0));
     }
 
-    // The release that runs is often at a link.
     // `listend exec --watch app.py` never saw a change.
     #[test]
     fn a_name_alone_is_in_the_working_directory() {
@@ -345,30 +384,44 @@ mod tests {
         assert!(files.contains_key(Path::new("Cargo.toml")));
     }
 
+    // The release that runs is often at a link, or at a link to a link; and what is watched may be below that.
     #[test]
     fn a_link_that_leads_elsewhere_is_a_change() {
-        let folder = Folder::new("link");
-        folder.write("one/file", "1");
-        folder.write("two/file", "22");
-        let current = folder.0.join("current");
-        let link = |to: &str| {
-            let new = folder.0.join("new");
-            std::os::unix::fs::symlink(to, &new).expect("a link");
-            fs::rename(&new, &current).expect("it is ours");
-        };
-        link("one");
-        let mut watch = FileWatch::new(vec![current.clone()]).expect("it is there");
-        link("two");
-        let told = |watch: &mut FileWatch| {
-            let mut polled = [PollFd::new(watch.fd(), PollFlags::POLLIN)];
-            assert_eq!(poll(&mut polled, PollTimeout::from(1_000_u16)), Ok(1));
-            names(&folder, &watch.changed().expect("it is there"))
-        };
-        assert_eq!(told(&mut watch), ["current/file"]);
-        // What is told of the watch itself.
-        watch.changed().expect("it is there");
-        folder.write("two/file", "333");
-        assert_eq!(told(&mut watch), ["current/file"]);
+        for (number, watched) in ["current", "current/", "current/dir", "current/dir/file"]
+            .into_iter()
+            .enumerate()
+        {
+            let folder = Folder::new(&format!("link-{number}"));
+            folder.write("one/dir/file", "1");
+            folder.write("two/dir/file", "22");
+            let switch = |name: &str, to: &str| {
+                let new = folder.0.join("new");
+                std::os::unix::fs::symlink(to, &new).expect("a link");
+                fs::rename(&new, folder.0.join(name)).expect("it is ours");
+            };
+            fs::create_dir(folder.0.join("releases")).expect("a directory");
+            switch("releases/current", "../one");
+            switch("current", "releases/current");
+            let mut watch = FileWatch::new(vec![folder.0.join(watched)]).expect("it is there");
+            let told = |watch: &mut FileWatch| {
+                let mut polled = [PollFd::new(watch.fd(), PollFlags::POLLIN)];
+                let told = poll(&mut polled, PollTimeout::from(1_000_u16));
+                assert_eq!(told, Ok(1), "{watched}");
+                let changed = names(&folder, &watch.changed().expect("it is there"));
+                assert_eq!(changed, ["current/dir/file"], "{watched}");
+                // What is told of the watch itself.
+                watch.changed().expect("it is there");
+            };
+            switch("releases/current", "../two");
+            told(&mut watch);
+            folder.write("two/dir/file", "333");
+            told(&mut watch);
+            // By who removes it first.
+            fs::remove_file(folder.0.join("current")).expect("it is ours");
+            told(&mut watch);
+            switch("current", "one");
+            told(&mut watch);
+        }
     }
 
     #[test]
