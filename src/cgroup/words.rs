@@ -1,6 +1,7 @@
 //! Why a limit cannot be enforced here, and what to do about it. Pure.
 
 use super::layout::NoTree;
+use crate::sandbox::DROP_INS;
 use nix::errno::Errno;
 use std::fmt;
 use std::path::PathBuf;
@@ -28,8 +29,9 @@ pub enum Obstacle {
     Failed(String, Errno),
 }
 
-const DELEGATE: &str = "`Delegate=yes` in the unit of listend (delegate.conf \
-                        in /usr/share/listend or /usr/local/share/listend)";
+fn delegate() -> String {
+    format!("`Delegate=yes` in the unit of listend (delegate.conf in {DROP_INS})")
+}
 
 const AS_USER: &str =
     "`systemd-run --user -p Delegate=yes -p DelegateSubgroup=listend.daemon listend run`";
@@ -68,16 +70,20 @@ impl Obstacle {
                 format!("boot without `cgroup_disable={controller}`, or with a kernel that has it")
             }
             Obstacle::NoTree(_) => "mount cgroup2 on /sys/fs/cgroup".to_owned(),
-            Obstacle::NotPassedOn(..) | Obstacle::NotDelegated(_) => DELEGATE.to_owned(),
+            Obstacle::NotPassedOn(..) | Obstacle::NotDelegated(_) => delegate(),
             Obstacle::NotWritable(_, Errno::EROFS) => format!(
-                "mount it read-write: {DELEGATE} with `ProtectControlGroups=no`, or in a container \
-                 `--security-opt unmask=/sys/fs/cgroup`"
+                "mount it read-write: {} with `ProtectControlGroups=no`, or in a container \
+                 `--security-opt unmask=/sys/fs/cgroup`",
+                delegate()
             ),
             Obstacle::NotWritable(..) | Obstacle::Foreign(..) => {
-                format!("{DELEGATE}; of a user: {AS_USER}")
+                format!("{}; of a user: {AS_USER}", delegate())
             }
             Obstacle::Shared(..) => {
-                format!("run listend in a group of its own: {DELEGATE}; of a user: {AS_USER}")
+                format!(
+                    "run listend in a group of its own: {}; of a user: {AS_USER}",
+                    delegate()
+                )
             }
             Obstacle::Failed(_, Errno::EOPNOTSUPP) => {
                 "groups of threads have no limits: run listend in another group".to_owned()
@@ -85,7 +91,7 @@ impl Obstacle {
             Obstacle::Failed(_, Errno::EAGAIN) => {
                 "see cgroup.max.descendants and cgroup.max.depth of the groups above".to_owned()
             }
-            Obstacle::Failed(..) => DELEGATE.to_owned(),
+            Obstacle::Failed(..) => delegate(),
         }
     }
 }

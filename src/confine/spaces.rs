@@ -3,8 +3,8 @@
 use super::order::Order;
 use super::outcome::{Outcome, failure};
 use super::user::switch_user;
-use crate::sandbox::Flag;
 use crate::sandbox::paths::{self, Rule};
+use crate::sandbox::{DROP_INS, Flag};
 use crate::stage::Stage;
 use crate::walk;
 use caps::{CapSet, Capability};
@@ -59,7 +59,7 @@ pub(super) fn enter(order: &Order, rules: &mut [Rule]) -> Outcome<Spaces> {
             // A seccomp filter answers that to who has every capability.
             Err(errno) => format!(
                 "{errno:?}, although listend has CAP_SYS_ADMIN: RestrictNamespaces= of its unit? \
-                 sandbox.conf in /usr/share/listend or /usr/local/share/listend permits it"
+                 sandbox.conf in {DROP_INS} permits it"
             ),
         },
     };

@@ -2,6 +2,7 @@
 
 use crate::plan::Plan;
 use crate::report::{Kind, Problem};
+use crate::sandbox::DROP_INS;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -72,8 +73,8 @@ fn undelegated(plan: &Plan, unit: &str, settings: &ServiceSection) -> Option<Pro
         worker.name
     );
     let hint = format!(
-        "copy delegate.conf, which is in /usr/share/listend or /usr/local/share/listend, to \
-         /etc/systemd/system/{unit}.d/; `best_effort: true` starts without"
+        "copy delegate.conf, which is in {DROP_INS}, to /etc/systemd/system/{unit}.d/; \
+         `best_effort: true` starts without"
     );
     let problem = Problem::new(Kind::LimitNotEnforced, message).at(worker.place);
     Some(problem.of_worker(&worker.name).with_hint(hint))

@@ -21,5 +21,9 @@ pub use limits::{Limits, Most, Permyriad, Quota, Setting, Totals, WHOLE};
 pub use model::{DIRECTIVES, Named, Preset, ProtectHome, ProtectProc, ProtectSystem, Sandbox};
 pub use view::{Line, Score, lines, next_step, score};
 
+/// Where an installation puts the drop-ins that let a unit of listend give its workers a sandbox: that of a
+/// package, or that of `install.sh`.
+pub const DROP_INS: &str = "/usr/share/listend or /usr/local/share/listend";
+
 #[cfg(test)]
 mod tests;

@@ -77,6 +77,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "listener",
             "plan",
             "report",
+            "sandbox",
+            "walk",
         ],
     ),
     (
