@@ -107,13 +107,16 @@ fn tell(socket: &OwnedFd, answer: &Answer, handle: Option<&OwnedFd>) -> nix::Res
 }
 
 fn cannot_open(path: &Path, refused: &Refused) -> String {
-    let words = match refused.why {
-        None if refused.path == path => describe(refused.errno as i32),
-        None => {
-            let errno = describe(refused.errno as i32);
-            format!("{}: {errno}", refused.path.display())
-        }
-        Some(_) => refused.to_string(),
+    let errno = describe(refused.errno as i32);
+    let denied = match refused.errno {
+        Errno::EACCES => walk::denied(&refused.path),
+        _ => None,
+    };
+    let words = match (refused.why, denied) {
+        (None, Some(denied)) => format!("{errno}: {denied}"),
+        (None, None) if refused.path == path => errno,
+        (None, None) => format!("{}: {errno}", refused.path.display()),
+        (Some(_), _) => refused.to_string(),
     };
     format!("cannot open {}: {words}", path.display())
 }

@@ -3,6 +3,7 @@
 use super::machine::Machine;
 use crate::listener::{BindError, BindStep};
 use crate::report::Problem;
+use crate::walk::closed_to_us;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, eaccess};
 use std::path::Path;
@@ -118,13 +119,6 @@ fn nearest(path: &Path) -> &Path {
     let mut all = path.ancestors();
     all.find(|folder| folder.metadata().is_ok())
         .unwrap_or(Path::new("/"))
-}
-
-/// The outermost folder on the way to the path that we may not search (path_resolution(7)).
-fn closed_to_us(path: &Path) -> Option<&Path> {
-    let folders: Vec<&Path> = path.ancestors().filter(|part| part.is_dir()).collect();
-    let closed = |folder: &&Path| eaccess(*folder, AccessFlags::X_OK).is_err();
-    folders.into_iter().rev().find(closed)
 }
 
 /// The outermost part of the path that is there and is no folder.

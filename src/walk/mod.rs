@@ -10,6 +10,10 @@
 //! Where others have a hand in it, files are opened with their rights ([`Hand::act`]), so that the
 //! kernel decides what they could have opened themselves.
 
+mod denied;
+
+pub use denied::{closed_to_us, denied};
+
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};

@@ -1,8 +1,8 @@
 //! The files of `output: file:`, and the process that writes them.
 
 use crate::harness::{
-    Daemon, World, children, eventually, exists, public_probe, require_root, servers, state,
-    varlink,
+    Daemon, World, children, eventually, exists, public_probe, require_root, require_tool, servers,
+    state, varlink,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -273,5 +273,36 @@ workers:
     daemon.line(&["free.0: exited with exit status 0"]);
     puppet.ask("line 1 last");
     daemon.line(&["full/log is writable again", "bytes of workers were lost"]);
+    daemon.stop();
+}
+
+// It named the folder that would be next, which is not the one that denies anything.
+#[test]
+fn a_folder_that_may_not_be_entered_is_named_as_what_is_in_the_way() {
+    let Some(setpriv) = require_tool("setpriv") else {
+        return;
+    };
+    let world = World::new();
+    let closed = world.path("closed");
+    fs::create_dir_all(closed.join("in")).expect("folders");
+    let log = closed.join("in/log").display().to_string();
+    let yaml = format!(
+        "
+workers:
+  app: {{ command: [$PROBE, exit, 0], output: 'file:{log}', restart: {{ backoff: 1m }} }}
+"
+    );
+    fs::set_permissions(&closed, Permissions::from_mode(0o600)).expect("chmod");
+    let daemon = world.run_with(&yaml, |start| {
+        // Root enters every folder, but for this right.
+        if nix::unistd::geteuid().is_root() {
+            let without = "--bounding-set=-dac_override,-dac_read_search";
+            start.through([setpriv.to_str().expect("UTF-8"), without]);
+        }
+    });
+    let refused = format!("cannot open {log}: permission denied (EACCES): user ");
+    let denied = format!(" may not enter {} (mode 0600", closed.display());
+    daemon.line(&[&refused, &denied]);
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).expect("chmod");
     daemon.stop();
 }
