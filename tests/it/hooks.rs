@@ -162,7 +162,7 @@ output: tag";
     let daemon = run(&world, lines);
     daemon.line(&[
         "app.0: before_start",
-        "not restarting: 3 crashes",
+        "too many crashes: 3 within",
         "no such table",
     ]);
     daemon.line(&["worker app: every instance has failed"]);
@@ -175,7 +175,7 @@ fn a_command_that_cannot_be_executed_is_told_with_the_reason() {
     let world = World::new();
     let lines = "before_start: [$DIR/nothing, x]\nrestart: { backoff: 1ms, limit: 1 in 1h }";
     let daemon = run(&world, lines);
-    let line = daemon.line(&["app.0: before_start", "not restarting"]);
+    let line = daemon.line(&["app.0: before_start", "too many crashes"]);
     let reason = format!(
         "{}: no such file or directory (ENOENT)",
         world.path("nothing").display()

@@ -462,7 +462,7 @@ fn ends_at_once(program: &str) -> usize {
     let lines = "restart: { backoff: 10ms..50ms, limit: 3 in 60s, cool_down: 700ms }";
     let daemon = world.run(&yaml("[$DIR/app, puppet, $EVENTS]", lines));
     let client = hello(daemon.address("web"));
-    daemon.line(&["app.0", "not restarting", "4 crashes"]);
+    daemon.line(&["app.0", "too many crashes: 4 within"]);
     daemon.line(&["app.0: failed", "clients wait", "after 700 ms"]);
     let before = context_switches(daemon.pid());
     daemon.lines(&["app.0: failed", "clients wait"], 2);

@@ -21,7 +21,8 @@ pub(super) fn text(
                 OnFailure::Refuse => "; its listeners are closed when all of the worker has failed",
             };
             let then = match (cool_down.map(duration), &lifecycle.activation) {
-                (None, _) => String::new(),
+                (None, _) if context.exits => String::new(),
+                (None, _) => "; it is not restarted".to_owned(),
                 (Some(time), Activation::Eager) => format!("; it is restarted in {time}"),
                 (Some(time), Activation::OnDemand { .. } | Activation::PerConnection(_)) => {
                     format!("; after {time} the next one starts it again")

@@ -133,10 +133,9 @@ pub(super) fn next_words(next: Next) -> String {
             duration(not_before)
         ),
         Next::Done => "done".to_owned(),
-        Next::Failed(FailureReason::CrashLoop { crashes, interval }) => format!(
-            "not restarting: {crashes} crashes within {}",
-            duration(interval)
-        ),
+        Next::Failed(FailureReason::CrashLoop { crashes, interval }) => {
+            format!("too many crashes: {crashes} within {}", duration(interval))
+        }
         Next::Failed(FailureReason::NeverLaunched) => {
             "not restarting, as its restart policy says".to_owned()
         }

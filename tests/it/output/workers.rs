@@ -160,7 +160,7 @@ workers:
     );
     let words = "last output: \"2\", \"3\", \"no^[newline\"";
     daemon.line(&["app.0", "exit status 3", "restarting in", words]);
-    daemon.line(&["app.0", "exit status 3", "not restarting", words]);
+    daemon.line(&["app.0", "exit status 3", "too many crashes", words]);
     daemon.line(&["file.0", "exit status 4", "last output: \"kept\""]);
     assert!(
         !daemon

@@ -259,7 +259,7 @@ restart: { backoff: 1ms..2ms, limit: 1 in 1h }";
     let why = ": it has not sent READY=1 (`ready: notify`); stopping it";
     assert!(line.contains(why), "{line}");
     daemon.line(&["app.0", "killed by SIGKILL", "restarting in"]);
-    daemon.line(&["app.0", "not restarting: 2 crashes"]);
+    daemon.line(&["app.0", "too many crashes: 2 within"]);
     daemon.line(&["worker app: every instance has failed"]);
     daemon.stop();
 }

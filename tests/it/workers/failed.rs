@@ -108,7 +108,10 @@ restart: { backoff: 1ms..2ms, limit: 1 in 1h, cool_down: 500ms }";
     let daemon = world.run(&text);
     let address = daemon.address("web");
     fail(&world, &daemon);
-    daemon.line(&["it is restarted in 500 ms"]);
+    // It said "not restarting" before that.
+    daemon.line(&["app.0: exited", "; too many crashes: 2 within 60 min"]);
+    daemon.line(&["app.0: failed", "it is restarted in 500 ms"]);
+    assert!(daemon.lines_so_far(&["not restart"]).is_empty());
     daemon.line(&["listener web: closed, so that clients are refused"]);
     let _again = world.puppet();
     client::tcp(address).expect("it is bound again");

@@ -457,7 +457,7 @@ fn what_is_wrong_with_a_worker_that_goes_into_the_background_is_said() {
     daemon.line(&[
         "ERROR",
         "app.0: exited with exit status 0",
-        "not restarting",
+        "too many crashes",
         "have it stay in the foreground",
     ]);
     daemon.stop();
