@@ -29,12 +29,17 @@ Exit codes:
   77  the daemon does not permit the request
   78  the configuration is invalid";
 
+fn log_level(text: &str) -> Result<LevelFilter, String> {
+    let wrong = |_| "write off, error, warn, info, debug or trace".to_owned();
+    text.parse().map_err(wrong)
+}
+
 /// Binds and listens first, then launches workers that inherit the sockets.
 #[derive(Debug, Parser)]
 #[command(name = "listend", version, styles = STYLES, after_help = EXIT_CODES)]
 pub struct Arguments {
     /// How much to log: off, error, warn, info, debug or trace [default: $RUST_LOG, or info]
-    #[arg(long, value_name = "LEVEL", global = true)]
+    #[arg(long, value_name = "LEVEL", global = true, value_parser = log_level)]
     pub log_level: Option<LevelFilter>,
 
     /// Where the log goes: the journal, syslog, standard error, or chosen automatically

@@ -32,6 +32,7 @@ mod take;
 mod take_over;
 mod top;
 mod upgrade;
+mod usage_tip;
 mod watch_files;
 mod web;
 
@@ -52,7 +53,8 @@ pub fn main() -> ExitCode {
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
+        Err(mut error) => {
+            usage_tip::add(&mut error, &words);
             // --help and --version arrive here too, and go to standard output.
             let _closed = error.print();
             return match error.kind() {

@@ -52,8 +52,18 @@ pub(super) fn parse(text: &str, v6: V6) -> AddressResult<Vec<Endpoint>> {
     let separates = |c: &char| c.is_whitespace() || c.is_control() || *c == ',';
     if let Some(found) = text.chars().find(separates) {
         let what = if found == ',' { "comma" } else { "space" };
-        return Err(bad(format!("`{text}` contains a {what}"))
-            .hint("write one address, or a list: [\"127.0.0.1:8080\", \"[::1]:8080\"]"));
+        let mut words = text.split(|c| separates(&c)).filter(|w| !w.is_empty());
+        let hint = if found == ',' || words.all(|word| parse(word, v6).is_ok()) {
+            "write one address, or a list: [\"127.0.0.1:8080\", \"[::1]:8080\"]"
+        } else {
+            "write only the address, like `127.0.0.1:8080`; options are keys beside it: `{ address: \
+             127.0.0.1:8080, backlog: 511 }`"
+        };
+        return Err(bad(format!("`{text}` contains a {what}")).hint(hint));
+    }
+    if text.contains('$') {
+        return Err(bad(format!("`{text}`: variables are not expanded here"))
+            .hint("write the address itself, like `127.0.0.1:8080`"));
     }
     if let Some(host) = rest.strip_prefix("://") {
         return match transport(scheme) {
@@ -108,6 +118,11 @@ fn transport(scheme: &str) -> Option<Transport> {
 /// What goes over TCP, and is the worker's business.
 const OVER_TCP: &[&str] = &["http", "https", "ssl", "tls"];
 
+/// Whether a word stands before the address for a kind of socket.
+pub(super) fn is_scheme(word: &str) -> bool {
+    SCHEMES.contains(&word) || OVER_TCP.contains(&word)
+}
+
 /// Whether `word:rest` was meant as a scheme rather than as host and port.
 fn is_scheme_mistake(word: &str, rest: &str) -> bool {
     if rest.starts_with(['/', '@']) || SCHEMES.contains(&word) {
@@ -129,8 +144,15 @@ fn other_scheme(text: &str, scheme: &str, rest: &str) -> ValueError {
             // A port alone is one of every interface.
             let is_port = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
             let host = if is_port { ":" } else { "" };
-            bad(format!("`{text}` is not an address"))
-                .hint(format!("write `{scheme}://{host}{rest}`"))
+            let meant = format!("{scheme}://{host}{rest}");
+            let wrong = match parse(&meant, V6::Only) {
+                Ok(_) => format!("write `{meant}`"),
+                Err(ValueError {
+                    hint: Some(hint), ..
+                }) => hint,
+                Err(_) => format!("write `{scheme}://HOST:PORT`"),
+            };
+            bad(format!("`{text}` is not an address")).hint(wrong)
         }
         _ if OVER_TCP.contains(&scheme) => {
             bad(format!("`{scheme}` is not a kind of socket")).hint(format!(
@@ -269,6 +291,16 @@ mod tests {
             ("127.0.0.1:080", "`80`"),
             ("127.0.0.01:80", "`127.0.0.1:80`"),
             ("127.1:80", "four numbers"),
+            ("8080:80", "`:8080`"),
+            ("127.0.0.1:8080:80", "`127.0.0.1:8080`"),
+            ("127.0.0.1:53:53/udp", "`udp://127.0.0.1:53`"),
+            ("53:53/udp", "`udp://:53`"),
+            ("fe80::1%eth0:80", "`[fe80::1%eth0]:80`"),
+            ("127.0.0.1:${PORT:-8080}", "the address itself"),
+            (":$PORT", "the address itself"),
+            ("127.0.0.1:80, [::1]:80", "or a list"),
+            ("443 ssl", "keys beside it"),
+            ("[::]:80 ipv6only=on", "keys beside it"),
             ("[::ffff:1.2.3.4]:80", "`1.2.3.4:80`"),
             ("[fe80::1]:80", "`[fe80::1%IFACE]:80`"),
             ("udp://[ff02::1]:80", "`udp://[ff02::1%IFACE]:80`"),

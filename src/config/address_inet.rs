@@ -144,6 +144,20 @@ fn host_and_port<'a>(text: &str, scheme: &str, rest: &'a str) -> AddressResult<(
             .hint(format!("write `{scheme}[{host}]:{port}`"))
         } else if rest.parse::<Ipv6Addr>().is_ok() {
             no_port(&format!("[{rest}]"))
+        } else if let Some((host, outer)) = host.rsplit_once(':')
+            && is_number(outer)
+            && is_number(port)
+            && host.parse::<Ipv4Addr>().is_ok()
+        {
+            mapped(text, scheme, host, outer)
+        } else if host
+            .split_once('%')
+            .is_some_and(|(ip, _)| ip.parse::<Ipv6Addr>().is_ok())
+        {
+            bad(format!(
+                "`{text}`: an IPv6 address with a port needs brackets"
+            ))
+            .hint(format!("write `{scheme}[{host}]:{port}`"))
         } else {
             bad(format!("`{text}` has too many colons")).hint(format!(
                 "write an IPv6 address in brackets, like `{scheme}[::1]:8080`"
@@ -260,7 +274,20 @@ fn is_link_local(ip: Ipv6Addr) -> bool {
     first & 0xffc0 == 0xfe80 || matches!(first & 0xff0f, 0xff01 | 0xff02)
 }
 
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// `8080:80`, as docker has it: a port of the host, and one of the container.
+fn mapped(text: &str, scheme: &str, host: &str, port: &str) -> ValueError {
+    bad(format!("`{text}` has two ports, and listend maps none"))
+        .hint(format!("write `{scheme}{host}:{port}`"))
+}
+
 fn no_host(text: &str, scheme: &str, host: &str, port: &str) -> ValueError {
+    if is_number(host) && is_number(port) {
+        return mapped(text, scheme, "", host);
+    }
     if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         let value_error = bad(format!("`{text}`: `{host}` is not an IPv4 address"));
         let decimal: Vec<&str> = host

@@ -1,5 +1,6 @@
 //! The configuration of `listend exec -l [NAME=]ADDRESS … -- CMD…`, made from its arguments.
 
+use super::address;
 use super::address_parsed::V6;
 use super::decode::read_template;
 use super::draft::{Draft, DraftListener, DraftWorker};
@@ -56,6 +57,17 @@ fn split(argument: &str) -> (Option<&str>, &str) {
     }
 }
 
+/// `web:8080`, where a colon stands for the `=` behind a name.
+fn name_and_port(argument: &str) -> Option<(&str, &str)> {
+    let (name, port) = argument.split_once(':')?;
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && !name.contains('.')
+        && !name.eq_ignore_ascii_case("localhost");
+    let is_address = address::is_scheme(name) || address::parse(argument, V6::Only).is_ok();
+    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    (is_name && is_port && !is_address && scalar::name(name).is_ok()).then_some((name, port))
+}
+
 fn add_listener(
     index: usize,
     argument: &str,
@@ -92,7 +104,20 @@ fn add_listener(
         let is_port = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let local = is_port.then(|| format!("127.0.0.1:{text}"));
         let text = local.as_deref().unwrap_or(text);
-        listener::checked(address_place, text, V6::Only, &mut out)
+        match name_and_port(text).filter(|_| given.is_none()) {
+            Some((name, port)) => {
+                let value_error = ValueError::new(
+                    Kind::BadAddress,
+                    format!("`{text}`: host names are not resolved"),
+                );
+                let hint = format!(
+                    "write `{name}=127.0.0.1:{port}` for a listener `{name}`, or the address of the host `{name}`"
+                );
+                out.add(value_error.hint(hint).at(address_place));
+                None
+            }
+            None => listener::checked(address_place, text, V6::Only, &mut out),
+        }
     };
     let position = listeners
         .iter()
@@ -195,6 +220,25 @@ fn worker_name(command: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_colon_behind_a_name_is_told_from_a_host() {
+        let hint = |argument: &str| {
+            let loaded = load(&[argument], &["x"]);
+            let hint = loaded
+                .report
+                .errors
+                .iter()
+                .find_map(|error| error.hint.clone());
+            hint.unwrap_or_default()
+        };
+        let web = hint("web:8080");
+        assert!(web.starts_with("write `web=127.0.0.1:8080`"), "{web}");
+        for other in ["example.com:80", "udp:53", "LOCALHOST:80"] {
+            assert!(!hint(other).contains('='), "{other}");
+        }
+        assert_eq!(hint("localhost:80"), "");
+    }
 
     fn load(listen: &[&str], command: &[&str]) -> Loaded {
         let own = |words: &[&str]| {

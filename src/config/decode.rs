@@ -303,6 +303,7 @@ pub(super) fn wrong_type(what: &str, expected: &str, node: &Node) -> ValueError 
             value_error.hint("write a value; quote it if it is a word like `null`")
         }
         (Content::List(_), MAPPING) => value_error.hint("write each as `NAME: VALUE`"),
+        (Content::Scalar(_), MAPPING) => value_error.hint("write each as `NAME: VALUE`"),
         _ => value_error,
     }
 }
@@ -387,10 +388,13 @@ pub(super) fn choice<T: Copy>(key: &str, text: &str, words: &Words<T>) -> Result
 /// A user's or group's name or number.
 pub(super) fn account(key: &str, text: &str) -> Result<String, ValueError> {
     if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c == ':') {
-        return Err(
-            ValueError::bad(format!("`{key}`: `{text}` cannot be a name"))
-                .hint("write a name or a number"),
-        );
+        let value_error = ValueError::bad(format!("`{key}`: `{text}` cannot be a name"));
+        return Err(match text.split_once(':') {
+            Some((user, group)) if key == "user" => value_error.hint(format!(
+                "write `user: {user}`, and the group as `group: {group}`"
+            )),
+            _ => value_error.hint("write a name or a number"),
+        });
     }
     Ok(text.to_owned())
 }

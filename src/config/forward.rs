@@ -217,7 +217,13 @@ fn address_of_server(template: &Template, text: &str) -> Result<(), ValueError> 
             }
         }
     }
-    let endpoints = address::parse(&sample, V6::Only)?;
+    let endpoints = address::parse(&sample, V6::Only).map_err(|value_error| {
+        // A server is at one address, and not at every one of the machine.
+        match text.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => value_error.hint(format!("write `127.0.0.1:{text}`")),
+            false => value_error,
+        }
+    })?;
     let is_one = endpoints.iter().all(|endpoint| match endpoint {
         Endpoint::Inet { address, .. } => {
             address.port() == endpoint_port(&endpoints) && !address.ip().is_unspecified()

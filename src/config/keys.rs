@@ -285,6 +285,27 @@ const FOREIGN: &[(&[Key], &[&str], &str)] = &[
         "did you mean `listeners`?",
     ),
     (
+        TOP,
+        &["unit", "socket", "service", "install"],
+        "declare `listeners` and `workers`; `listend import FILE` translates units of systemd",
+    ),
+    (
+        TOP,
+        &["version", "networks", "volumes", "secrets", "configs"],
+        "delete it; `listend import FILE` translates a whole file of docker compose",
+    ),
+    (
+        TOP,
+        &["include", "includes", "imports"],
+        "delete it: files in the directory `conf.d` beside this one are read as well",
+    ),
+    (
+        TOP,
+        &["http", "server", "servers", "upstream", "upstreams"],
+        "listend reads no requests: write the addresses below `listeners`, and the program that serves \
+         them below `workers`",
+    ),
+    (
         LISTENER,
         &[
             "host",
@@ -294,8 +315,33 @@ const FOREIGN: &[(&[Key], &[&str], &str)] = &[
             "bind",
             "path",
             "addresses",
+            "listen_stream",
         ],
         "write `address: HOST:PORT` or `address: unix:/path`",
+    ),
+    (
+        LISTENER,
+        &["listen_datagram"],
+        "write `address: udp://HOST:PORT` or `address: unix-dgram:/path`",
+    ),
+    (
+        LISTENER,
+        &["socket_mode", "permissions"],
+        "did you mean `mode`?",
+    ),
+    (LISTENER, &["socket_user"], "did you mean `owner`?"),
+    (LISTENER, &["socket_group"], "did you mean `group`?"),
+    (
+        LISTENER,
+        &[
+            "ssl",
+            "tls",
+            "http2",
+            "certificate",
+            "default_server",
+            "server_name",
+        ],
+        "delete it: listend reads nothing from a connection; the worker does that",
     ),
     (
         LISTENER,
@@ -332,6 +378,7 @@ const FOREIGN: &[(&[Key], &[&str], &str)] = &[
             "address",
             "expose",
             "use_sockets",
+            "listen_stream",
         ],
         "declare it below `listeners` at the top of the file, and write `listeners: [NAME]` here",
     ),
@@ -362,6 +409,15 @@ const FOREIGN: &[(&[Key], &[&str], &str)] = &[
         ],
         "did you mean `command`?",
     ),
+    (WORKER, &["exec_start_pre"], "did you mean `before_start`?"),
+    (WORKER, &["exec_start_post"], "did you mean `after_ready`?"),
+    (WORKER, &["exec_stop_post"], "did you mean `after_stop`?"),
+    (WORKER, &["exec_reload"], "did you mean `reload_command`?"),
+    (
+        WORKER,
+        &["proxy_pass", "proxy", "upstream", "backend"],
+        "did you mean `forward`?",
+    ),
     (
         WORKER,
         &["env", "environ", "variables", "vars"],
@@ -390,7 +446,72 @@ const FOREIGN: &[(&[Key], &[&str], &str)] = &[
         ],
         "did you mean `stop_timeout`?",
     ),
-    (WORKER, &["kill_signal"], "did you mean `stop_signal`?"),
+    (
+        WORKER,
+        &["kill_signal", "stopsignal"],
+        "did you mean `stop_signal`?",
+    ),
+    (
+        WORKER,
+        &["timeout_start_sec"],
+        "did you mean `start_timeout`?",
+    ),
+    (WORKER, &["watchdog_sec"], "did you mean `watchdog`?"),
+    (
+        WORKER,
+        &["accept"],
+        "`activation: per-connection` is what `Accept=yes` is in systemd.socket(5)",
+    ),
+    (
+        WORKER,
+        &["autostart"],
+        "delete it: a worker is started at once, or with `activation: on-demand` by its first client",
+    ),
+    (
+        WORKER,
+        &["startsecs", "min_uptime"],
+        "see `ready` and `min_ready` of `rollout` in listend.yaml(5)",
+    ),
+    (
+        WORKER,
+        &[
+            "startretries",
+            "start_limit_burst",
+            "start_limit_interval_sec",
+        ],
+        "write `restart: { limit: 5 in 60s }`",
+    ),
+    (
+        WORKER,
+        &["restart_sec", "restart_delay"],
+        "write `restart: { backoff: 1s..30s }`",
+    ),
+    (
+        WORKER,
+        &["redirect_stderr"],
+        "delete it: `output` takes standard error as well",
+    ),
+    (
+        WORKER,
+        &["init", "tini"],
+        "delete it: listend reaps orphans itself",
+    ),
+    (
+        WORKER,
+        &["deploy"],
+        "write its `replicas` as `instances: N`, and its limits below `sandbox`",
+    ),
+    (
+        WORKER,
+        &[
+            "cap_add",
+            "cap_drop",
+            "ambient_capabilities",
+            "capability_bounding_set",
+        ],
+        "delete it: a worker needs no privilege for a port that listend binds; `capabilities` of `sandbox` \
+         says what it keeps",
+    ),
     (
         WORKER,
         &[
@@ -402,6 +523,8 @@ const FOREIGN: &[(&[Key], &[&str], &str)] = &[
             "stdout_logfile",
             "out_file",
             "standard_output",
+            "standard_error",
+            "logging",
         ],
         "did you mean `output`?",
     ),
@@ -440,6 +563,16 @@ const FOREIGN: &[(&[Key], &[&str], &str)] = &[
         "see `ready` and `watchdog` in listend.yaml(5)",
     ),
     (
+        SANDBOX,
+        &["capability_bounding_set"],
+        "did you mean `capabilities`?",
+    ),
+    (
+        SANDBOX,
+        &["system_call_filter", "seccomp"],
+        "did you mean `system_calls`?",
+    ),
+    (
         WORKER,
         &["image", "build", "volumes", "networks", "container_name"],
         "delete it: listend runs programs of this machine, without containers",
@@ -447,22 +580,46 @@ const FOREIGN: &[(&[Key], &[&str], &str)] = &[
 ];
 
 /// What to write for a key that `table` does not have, if it belongs elsewhere or is another program's.
+///
+/// `ExecStart` and `exec-start` are `exec_start`.
 pub(super) fn hint(table: &[Key], name: &str) -> Option<String> {
     let is = |other: &[Key]| table == other;
-    let has = |other: &[Key]| other.iter().any(|key| key.name == name);
-    if let Some(home) = one_level_below(table, name) {
-        return Some(format!("write it inside `{home}:`"));
+    let of = |other: &'static [Key]| other.iter().map(|key| key.name).find(|key| same(key, name));
+    if let Some(key) = table.iter().find(|key| same(key.name, name)) {
+        return Some(format!("did you mean `{}`?", key.name));
+    }
+    if let Some((key, home)) = one_level_below(table, name) {
+        return Some(if key == name {
+            format!("write it inside `{home}:`")
+        } else {
+            format!("write `{key}` inside `{home}:`")
+        });
     }
     let foreign = FOREIGN
         .iter()
-        .find(|(of, names, _)| is(of) && names.contains(&name));
+        .find(|(of, names, _)| is(of) && names.iter().any(|other| same(other, name)));
     if let Some((.., hint)) = foreign {
         return Some((*hint).to_owned());
     }
-    if is(LISTENER) && has(WORKER) {
-        return Some("it is a key of a worker".to_owned());
+    let (key, owner) = match () {
+        () if is(LISTENER) => (of(WORKER)?, "worker"),
+        () if is(WORKER) => (of(LISTENER)?, "listener"),
+        () => return None,
+    };
+    Some(if key == name {
+        format!("it is a key of a {owner}")
+    } else {
+        format!("`{key}` is a key of a {owner}")
+    })
+}
+
+/// Whether two keys are the same but for capitals and what separates their words.
+fn same(one: &str, other: &str) -> bool {
+    fn letters(name: &str) -> impl Iterator<Item = char> {
+        let letters = name.chars().filter(|c| !matches!(c, '_' | '-'));
+        letters.map(|c| c.to_ascii_lowercase())
     }
-    (is(WORKER) && has(LISTENER)).then(|| "it is a key of a listener".to_owned())
+    letters(one).eq(letters(other))
 }
 
 /// The keys that `table` does not have, but belong elsewhere or are another program's, with what to write.
@@ -475,11 +632,12 @@ pub(super) fn foreign(table: &'static [Key]) -> impl Iterator<Item = (&'static s
     missing.filter_map(|name| Some((name, hint(table, name)?)))
 }
 
-/// The key of `table` whose mapping has the key `name`, which was written one level above.
-fn one_level_below(table: &[Key], name: &str) -> Option<&'static str> {
-    let (_, home) = BELOW.iter().find(|(key, _)| *key == name)?;
+/// The key that was written one level above its place as `name`, and the key of `table` in whose mapping it
+/// belongs.
+fn one_level_below(table: &[Key], name: &str) -> Option<(&'static str, &'static str)> {
+    let (key, home) = BELOW.iter().find(|(key, _)| same(key, name))?;
     let has_it = table.iter().any(|key| key.name == *home);
-    has_it.then_some(*home)
+    has_it.then_some((*key, *home))
 }
 
 #[cfg(test)]
@@ -507,5 +665,33 @@ mod tests {
         );
         assert_eq!(hint_for(WORKER, "backlog"), "it is a key of a listener");
         assert_eq!(hint_for(WORKER, "cool_down"), "write it inside `restart:`");
+    }
+
+    // A key of systemd was taken for the nearest of ours: `ExecStart` for `restart`.
+    #[test]
+    fn capitals_and_dashes_do_not_hide_what_a_key_means() {
+        for (table, name, hint) in [
+            (WORKER, "ExecStart", "did you mean `command`?"),
+            (WORKER, "exec-start", "did you mean `command`?"),
+            (WORKER, "KillSignal", "did you mean `stop_signal`?"),
+            (
+                WORKER,
+                "WorkingDirectory",
+                "did you mean `working_directory`?",
+            ),
+            (
+                WORKER,
+                "healthCheck",
+                "see `ready` and `watchdog` in listend.yaml(5)",
+            ),
+            (WORKER, "MemoryMax", "write `memory_max` inside `sandbox:`"),
+            (WORKER, "Backlog", "`backlog` is a key of a listener"),
+            (LISTENER, "SocketMode", "did you mean `mode`?"),
+            (LISTENER, "FreeBind", "did you mean `free_bind`?"),
+            (SANDBOX, "SystemCallFilter", "did you mean `system_calls`?"),
+        ] {
+            assert_eq!(super::hint(table, name).as_deref(), Some(hint), "{name}");
+        }
+        assert_eq!(super::hint(WORKER, "colour"), None);
     }
 }

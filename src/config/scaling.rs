@@ -31,7 +31,14 @@ pub(super) fn instances(
         Content::Map(_) => {}
         Content::Scalar(_) => {
             let text = super::decode::text(node, "instances", out)?;
-            worker.instances = out.check(node.place, number("instances", text))?;
+            let count =
+                number("instances", text).map_err(|value_error| match text.split_once('-') {
+                    Some((min, max)) if !min.is_empty() => {
+                        value_error.hint(format!("write `{{ min: {min}, max: {max} }}`"))
+                    }
+                    _ => value_error,
+                });
+            worker.instances = out.check(node.place, count)?;
             return Some(node.place);
         }
         Content::Null { .. } | Content::List(_) => {

@@ -509,11 +509,13 @@ fn limits(node: &Node, out: &mut Diagnostics) -> Vec<Limit> {
             .find(|resource| resource.key() == entry.name);
         let Some(resource) = known else {
             let names = Resource::ALL.iter().map(|resource| resource.key());
+            // `LimitNOFILE`, as systemd has it.
+            let name = entry.name.strip_prefix("Limit").unwrap_or(entry.name);
             let value_error = ValueError::new(
                 Kind::UnknownKey,
                 format!("there is no resource `{}`", entry.name),
             )
-            .maybe_hint(limit_of_a_group(entry.name).or_else(|| did_you_mean(entry.name, names)));
+            .maybe_hint(limit_of_a_group(entry.name).or_else(|| did_you_mean(name, names)));
             out.add(value_error.at(entry.place));
             continue;
         };
@@ -558,8 +560,10 @@ fn output(node: &Node, mentions: &mut Vec<(Place, Mention)>, out: &mut Diagnosti
         "journal" => Output::Journal,
         _ => {
             let value_error = ValueError::bad(format!("`output`: unknown value `{text}`"));
-            let value_error = if text.starts_with('/') {
-                value_error.hint(format!("write `file:{text}`"))
+            // `append:/path`, as systemd has it.
+            let path = text.strip_prefix("append:").unwrap_or(text);
+            let value_error = if path.starts_with('/') {
+                value_error.hint(format!("write `file:{path}`"))
             } else {
                 value_error.hint(usage)
             };

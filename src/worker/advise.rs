@@ -46,7 +46,9 @@ pub fn advise(plan: &Plan) -> Vec<Problem> {
         let own = missing_program(worker, program::served_by(&worker.command)).map(|reason| {
             (
                 format!("worker `{}` cannot execute {reason}", worker.name),
-                "it would be retried with growing delays; its listeners would be held",
+                what_to_write(worker).unwrap_or(
+                    "it would be retried with growing delays; its listeners would be held",
+                ),
             )
         });
         for (message, hint) in own.into_iter().chain(hooks) {
@@ -55,6 +57,28 @@ pub fn advise(plan: &Plan) -> Vec<Problem> {
         }
     }
     advice
+}
+
+/// What to write in place of a first word that is no program: what a shell or systemd would take from it.
+fn what_to_write(worker: &WorkerPlan) -> Option<&'static str> {
+    let word = program::served_by(&worker.command).first()?.as_literal()?;
+    let variable = word.split_once('=').map(|(name, _)| name);
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    match word {
+        _ if variable.is_some_and(is_name) => Some(
+            "no shell runs this: write a variable as `environment: { NAME: VALUE }`, and the command \
+             without it",
+        ),
+        _ if word.starts_with("~/") => {
+            Some("no shell runs this: write the path of the home directory")
+        }
+        _ if word.starts_with(['-', '@', '+', '!', ':']) && word[1..].starts_with('/') => {
+            Some("the sign before the path has a meaning only in units of systemd: delete it")
+        }
+        _ => None,
+    }
 }
 
 /// The program of a command that cannot be executed, and why; `None` if it can, or cannot be known.

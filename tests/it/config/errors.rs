@@ -649,6 +649,26 @@ fn folders_and_programs_of_hooks_that_are_not_there_are_told() {
     }
 }
 
+#[test]
+fn a_command_that_a_shell_or_systemd_would_understand_is_told_apart() {
+    let world = World::new();
+    for (command, hint) in [
+        (
+            "FOO=bar python3 app.py",
+            "write a variable as `environment:",
+        ),
+        ("~/app", "write the path of the home directory"),
+        ("-/usr/bin/no-such", "only in units of systemd"),
+        ("/no/such=program", "retried with growing delays"),
+        ("no-such-program", "retried with growing delays"),
+    ] {
+        let yaml =
+            format!("workers:\n  app:\n    command: \"{command}\"\n    silence: no-listeners\n");
+        let said = world.check(&yaml, &[]).expect_code(0);
+        assert!(said.stderr.contains(hint), "{command}: {}", said.stderr);
+    }
+}
+
 // A reload refuses it, because a file that is just being written is empty for a moment.
 #[test]
 fn an_empty_configuration_is_told() {
