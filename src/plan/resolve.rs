@@ -11,7 +11,7 @@ use crate::config::{
 use crate::handoff::belongs_to_a_handoff;
 use crate::host::{ExecveLimits, Facts, UserFacts};
 use crate::launch_spec::{Credentials, LaunchSpec, Resource};
-use crate::report::{Kind, Place, Problem, Report, Sources, describe, did_you_mean};
+use crate::report::{Kind, Place, Problem, Report, Sources, describe, nearest};
 use crate::sandbox::{Families, Family, Sandbox};
 use foldhash::{HashMap, HashSet};
 use std::borrow::Cow;
@@ -276,8 +276,10 @@ impl Resolver<'_> {
 
     fn unknown(&mut self, (kind, what): (Kind, &str), name: &Located<String>, known: &[String]) {
         let message = format!("there is no {what} `{}` on this machine", name.value);
-        let hint = did_you_mean(&name.value, known.iter().map(String::as_str));
-        let hint = hint.unwrap_or_else(|| format!("create the {what}, or correct the name"));
+        let hint = match nearest(&name.value, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("create the {what}, or correct the name"),
+        };
         let problem = Problem::new(kind, message);
         self.report.add(problem.at(name.place).with_hint(hint));
     }
