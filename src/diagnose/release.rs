@@ -104,7 +104,7 @@ fn action(holder: &Holder, endpoint: &Endpoint) -> String {
         Some(unit) if unit.contains("container ") => format!("stop that {unit}"),
         // It has other listeners, whose clients need not suffer.
         _ if holder.command == "listend" => format!(
-            "remove it from the configuration of that listend (pid {}) and reload that, or stop it",
+            "remove it from the configuration of that listend (pid {}) and reload that; `listend exec` has none: end it",
             holder.pid
         ),
         Some(unit) if unit.ends_with(".service") => {
