@@ -2,6 +2,7 @@
 
 use super::address_parsed::{AddressResult, V6, bad};
 use super::model::{Endpoint, Transport, UnixKind};
+use super::scalar;
 use super::value_error::ValueError;
 use super::{address_inet, address_local};
 use crate::report::nearest;
@@ -142,7 +143,7 @@ fn other_scheme(text: &str, scheme: &str, rest: &str) -> ValueError {
     match scheme {
         _ if transport(scheme).is_some() => {
             // A port alone is one of every interface.
-            let is_port = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
+            let is_port = scalar::is_digits(rest);
             let host = if is_port { ":" } else { "" };
             let meant = format!("{scheme}://{host}{rest}");
             let wrong = match parse(&meant, V6::Only) {

@@ -145,8 +145,8 @@ fn host_and_port<'a>(text: &str, scheme: &str, rest: &'a str) -> AddressResult<(
         } else if rest.parse::<Ipv6Addr>().is_ok() {
             no_port(&format!("[{rest}]"))
         } else if let Some((host, outer)) = host.rsplit_once(':')
-            && is_number(outer)
-            && is_number(port)
+            && scalar::is_digits(outer)
+            && scalar::is_digits(port)
             && host.parse::<Ipv4Addr>().is_ok()
         {
             mapped(text, scheme, host, outer)
@@ -274,10 +274,6 @@ fn is_link_local(ip: Ipv6Addr) -> bool {
     first & 0xffc0 == 0xfe80 || matches!(first & 0xff0f, 0xff01 | 0xff02)
 }
 
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
 /// `8080:80`, as docker has it: a port of the host, and one of the container.
 fn mapped(text: &str, scheme: &str, host: &str, port: &str) -> ValueError {
     bad(format!("`{text}` has two ports, and listend maps none"))
@@ -285,7 +281,7 @@ fn mapped(text: &str, scheme: &str, host: &str, port: &str) -> ValueError {
 }
 
 fn no_host(text: &str, scheme: &str, host: &str, port: &str) -> ValueError {
-    if is_number(host) && is_number(port) {
+    if scalar::is_digits(host) && scalar::is_digits(port) {
         return mapped(text, scheme, "", host);
     }
     if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {

@@ -64,7 +64,7 @@ fn name_and_port(argument: &str) -> Option<(&str, &str)> {
         && !name.contains('.')
         && !name.eq_ignore_ascii_case("localhost");
     let is_address = address::is_scheme(name) || address::parse(argument, V6::Only).is_ok();
-    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_port = scalar::is_digits(port);
     (is_name && is_port && !is_address && scalar::name(name).is_ok()).then_some((name, port))
 }
 
@@ -101,7 +101,7 @@ fn add_listener(
         None
     } else {
         // Whoever writes a port alone tries something out on this machine.
-        let is_port = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let is_port = scalar::is_digits(text);
         let local = is_port.then(|| format!("127.0.0.1:{text}"));
         let text = local.as_deref().unwrap_or(text);
         match name_and_port(text).filter(|_| given.is_none()) {

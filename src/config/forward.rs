@@ -219,7 +219,7 @@ fn address_of_server(template: &Template, text: &str) -> Result<(), ValueError> 
     }
     let endpoints = address::parse(&sample, V6::Only).map_err(|value_error| {
         // A server is at one address, and not at every one of the machine.
-        match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        match scalar::is_digits(text) {
             true => value_error.hint(format!("write `127.0.0.1:{text}`")),
             false => value_error,
         }

@@ -303,7 +303,7 @@ fn successes(node: &Node, out: &mut Diagnostics) -> Vec<Success> {
 /// A number is an exit status, whereas elsewhere it may be that of a signal.
 fn success(text: &str) -> Result<Success, ValueError> {
     let digits = text.strip_prefix('-').unwrap_or(text);
-    if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+    if scalar::is_digits(digits) {
         return scalar::integer("success_exit_status", text, 0, 255).map(Success::Code);
     }
     match scalar::signal(text) {

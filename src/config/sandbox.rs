@@ -141,10 +141,10 @@ const INFINITY: &str = "infinity";
 
 /// `50%`, with two decimals at most.
 fn permyriad(key: &str, text: &str, most: Permyriad) -> Result<Permyriad, ValueError> {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let parts = text.strip_suffix('%').and_then(|number| {
         let (whole, rest) = number.split_once('.').unwrap_or((number, "0"));
-        (digits(whole) && digits(rest) && rest.len() <= 2).then_some((whole, rest))
+        (scalar::is_digits(whole) && scalar::is_digits(rest) && rest.len() <= 2)
+            .then_some((whole, rest))
     });
     let Some((whole, rest)) = parts else {
         let error = ValueError::bad(format!("`{key}`: `{text}` is not a percentage"));

@@ -14,6 +14,11 @@ type ScalarResult<T> = Result<T, ValueError>;
 /// Longer durations are a mistake, and would overflow the clock's arithmetic one day.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// Whether it is written as a number without a sign.
+pub(super) fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// A whole number in decimal digits, within bounds that are part of the message.
 pub(super) fn integer<N: TryFrom<i64>>(
     key: &str,
@@ -27,7 +32,7 @@ pub(super) fn integer<N: TryFrom<i64>>(
         ))
     };
     let digits = text.strip_prefix('-').unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+    if !is_digits(digits) {
         return Err(complain().hint("write decimal digits only"));
     }
     if digits.len() > 1 && digits.starts_with('0') {
@@ -63,7 +68,7 @@ pub(super) fn mode(key: &str, text: &str) -> ScalarResult<u32> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     let complain =
         |why: &str| ValueError::bad(format!("`{key}` takes octal digits: `{text}` {why}"));
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+    if !is_digits(digits) {
         return Err(complain("is not a number").hint("write it like `0660`"));
     }
     if digits.contains(['8', '9']) {
@@ -82,7 +87,7 @@ pub(super) fn duration(key: &str, text: &str) -> ScalarResult<Duration> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+    if is_digits(text) {
         return Err(
             ValueError::bad(format!("`{key}`: `{text}` has no unit")).hint(format!(
                 "write `{text}s` for seconds or `{text}ms` for milliseconds"
@@ -258,7 +263,7 @@ pub fn signal_number(text: &str) -> Result<i32, String> {
 /// `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`, as a number.
 pub(super) fn signal(text: &str) -> ScalarResult<i32> {
     let (first, last) = (nix::libc::SIGRTMIN(), nix::libc::SIGRTMAX());
-    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+    if is_digits(text) {
         return match text.parse::<i32>() {
             Ok(number) if (1..=31).contains(&number) || (first..=last).contains(&number) => {
                 Ok(number)
