@@ -234,31 +234,29 @@ fn folder_of(path: &Path) -> &Path {
 /// release lets lead elsewhere, and the one in which the next part is missing.
 fn on_the_way(path: &Path) -> HashSet<PathBuf> {
     let mut folders = HashSet::new();
-    let mut ways = vec![path.to_owned()];
+    let mut way = path.to_owned();
     // As many links as the kernel follows (path_resolution(7)).
     for _ in 0..=40 {
-        let Some(way) = ways.pop() else { break };
         // Without a slash at the end, which would be behind the link.
-        let way: PathBuf = way.components().collect();
-        let is_missing = way.symlink_metadata().is_err();
+        way = way.components().collect();
         let parts = way.ancestors();
-        let mut parts = parts.filter(|part| !part.as_os_str().is_empty());
-        if is_missing {
+        let parts = parts.filter(|part| !part.as_os_str().is_empty());
+        if way.symlink_metadata().is_err() {
             let there = parts.clone().find(|part| part.is_dir());
             folders.insert(there.unwrap_or(Path::new(".")).to_owned());
         }
         // The outermost: behind it, the way goes on from where it leads.
-        let links = parts.by_ref().filter_map(|part| {
+        let links = parts.filter_map(|part| {
             let target = part.read_link().ok()?;
             Some((part, target))
         });
         let Some((link, target)) = links.last() else {
-            continue;
+            break;
         };
         let folder = folder_of(link);
         folders.insert(folder.to_owned());
         let rest = way.strip_prefix(link).unwrap_or(Path::new(""));
-        ways.push(folder.join(target).join(rest));
+        way = folder.join(target).join(rest);
     }
     folders
 }

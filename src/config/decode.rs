@@ -302,8 +302,9 @@ pub(super) fn wrong_type(what: &str, expected: &str, node: &Node) -> ValueError 
         (Content::Null { .. }, _) => {
             value_error.hint("write a value; quote it if it is a word like `null`")
         }
-        (Content::List(_), MAPPING) => value_error.hint("write each as `NAME: VALUE`"),
-        (Content::Scalar(_), MAPPING) => value_error.hint("write each as `NAME: VALUE`"),
+        (Content::List(_) | Content::Scalar(_), MAPPING) => {
+            value_error.hint("write each as `NAME: VALUE`")
+        }
         _ => value_error,
     }
 }

@@ -158,7 +158,7 @@ pub(super) fn give_up_capabilities(order: &Order, spaces: &mut Spaces) -> Outcom
         )
     };
     for one in caps::read(None, CapSet::Bounding).map_err(failed)? {
-        if spaces.is_own_user || !is_left(order, one) {
+        if !is_left(order, spaces, one) {
             caps::drop(None, CapSet::Bounding, one).map_err(failed)?;
         }
     }
@@ -166,11 +166,12 @@ pub(super) fn give_up_capabilities(order: &Order, spaces: &mut Spaces) -> Outcom
 }
 
 /// Whether the sandbox leaves this one to the worker.
-fn is_left(order: &Order, one: Capability) -> bool {
+fn is_left(order: &Order, spaces: &Spaces, one: Capability) -> bool {
     let sandbox = &order.sandbox;
     let of_list = sandbox.capabilities.as_ref();
     let mut taken = sandbox.flags.iter().flat_map(|flag| flag.capabilities());
-    of_list.is_none_or(|kept| kept.contains(&one.index()))
+    !spaces.is_own_user
+        && of_list.is_none_or(|kept| kept.contains(&one.index()))
         && !taken.any(|taken| *taken == one.index())
 }
 
@@ -191,7 +192,7 @@ pub(super) fn keep_no_other_capabilities(order: &Order, spaces: &Spaces) -> Outc
         let left: caps::CapsHashSet = has
             .iter()
             .copied()
-            .filter(|one| is_left(order, *one))
+            .filter(|one| is_left(order, spaces, *one))
             .collect();
         if left != has {
             caps::set(None, set, &left).map_err(|error| failed(&error))?;

@@ -14,14 +14,14 @@ pub fn closed_to_us(path: &Path) -> Option<&Path> {
 /// What denies us a file that we were to write to, or to make: a folder on the way, that in which it would be, or
 /// the file. `None` if it is none of these.
 pub fn denied(path: &Path) -> Option<String> {
-    let may_write = |part: &Path| eaccess(part, AccessFlags::W_OK).is_ok();
-    let (verb, part) = match (closed_to_us(path), path.parent()) {
-        (Some(closed), _) => ("enter", closed),
-        (None, _) if path.exists() => ("write to", path),
-        (None, folder) => ("write to", folder?),
+    let (verb, part) = if let Some(closed) = closed_to_us(path) {
+        ("enter", closed)
+    } else {
+        let written = if path.exists() { path } else { path.parent()? };
+        let is_denied = eaccess(written, AccessFlags::W_OK).is_err();
+        is_denied.then_some(("write to", written))?
     };
-    let is_denied = verb == "enter" || !may_write(part);
-    let about = part.metadata().ok().filter(|_| is_denied)?;
+    let about = part.metadata().ok()?;
     Some(format!(
         "user {} may not {verb} {} (mode {:04o}, owner uid {})",
         geteuid(),
